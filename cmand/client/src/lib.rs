@@ -1,0 +1,321 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! What cmand says on its control socket, and how to ask.
+//!
+//! A connection that has subscribed sees one ordered stream. Views, group views
+//! and group messages arrive in the same order at every member that sees them
+//! (virtual synchrony): who receives a message in a view has seen exactly the
+//! views before it, and every member of that view receives it too, unless it
+//! leaves the cluster first. A message reaches its sender as well.
+//!
+//! Only a primary component makes views. A node that cannot reach a majority
+//! keeps its last view and is told [`Event::Quorum`] with `quorate: false`; when
+//! it meets the same members again and nobody has moved on without it, it goes
+//! on in that view. When somebody has, it is expelled ([`Event::Expelled`]).
+
+use std::path::Path;
+
+use cluster_rt::client;
+use cluster_rt::client::CallError;
+use serde::Deserialize;
+use serde::Serialize;
+
+pub use cluster_rt::client::Refusal;
+pub use cluster_rt::client::RefusalKind;
+
+/// Where cmand listens.
+pub const SOCKET: &str = "/run/cluster/cmand.sock";
+
+/// Longest group name, bytes.
+pub const GROUP_NAME_LIMIT: usize = 128;
+
+/// Longest payload of one group message, bytes before encoding.
+pub const PAYLOAD_LIMIT: usize = 32 * 1024;
+
+/// A node of the configuration, 1 and up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct NodeId(pub u32);
+
+impl std::fmt::Display for NodeId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// One life of cmand on a node; never the same for two lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Incarnation(pub u64);
+
+/// A member of a view.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// Which node.
+    pub node: NodeId,
+    /// Which life of it.
+    pub incarnation: Incarnation,
+    /// Identity of the node's boot; two lives with the same one did not reboot
+    /// in between.
+    pub boot_id: String,
+}
+
+/// Why somebody is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Departure {
+    /// Left cleanly; holds nothing.
+    Left,
+    /// The node failed: it may still hold what it held until it is fenced.
+    NodeFailed,
+    /// The node is a member still, but its daemon closed the connection without
+    /// leaving. Only in group views.
+    ProcessFailed,
+}
+
+/// A member that is gone since the view before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Departed {
+    /// Which member.
+    pub member: Member,
+    /// Why.
+    pub why: Departure,
+}
+
+/// An agreed membership of the cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct View {
+    /// Larger in each following view; unique in the life of a cluster.
+    pub number: u64,
+    /// Members by ascending node id.
+    pub members: Vec<Member>,
+    /// Members that were not in the view before.
+    pub joined: Vec<NodeId>,
+    /// Members of the view before that are not in this one.
+    pub departed: Vec<Departed>,
+    /// Whether the members' votes reach quorum. `false` only where clean leaves
+    /// took the votes below it.
+    pub quorate: bool,
+}
+
+/// An agreed membership of a group.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupView {
+    /// The group.
+    pub group: String,
+    /// Larger in each following view of this group; the same at every member.
+    pub number: u64,
+    /// Number of the cluster view in force.
+    pub view: u64,
+    /// Members by ascending node id.
+    pub members: Vec<NodeId>,
+    /// Members that were not in the group view before.
+    pub joined: Vec<NodeId>,
+    /// Members of the group view before that are not in this one.
+    pub departed: Vec<(NodeId, Departure)>,
+}
+
+/// What may be asked of cmand.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Request {
+    /// The state of this node and the cluster. Anybody may ask.
+    Status,
+    /// All configured nodes. Anybody may ask.
+    Nodes,
+    /// The debug log kept in memory.
+    Dump,
+    /// Send this connection events from now on: first the present view, if
+    /// there is one, and the present quorum state; groups as they are joined.
+    Subscribe {
+        /// Name of the client, for status and logs.
+        client: String,
+    },
+    /// Join a group; the group view with this node in `joined` follows.
+    GroupJoin {
+        /// The group.
+        group: String,
+    },
+    /// Leave a group; a last group view without this node follows.
+    GroupLeave {
+        /// The group.
+        group: String,
+    },
+    /// Send to all members of a joined group, this node included.
+    GroupSend {
+        /// The group.
+        group: String,
+        /// The message; opaque to cmand. At most [`PAYLOAD_LIMIT`] bytes.
+        #[serde(with = "payload")]
+        payload: Vec<u8>,
+    },
+    /// Leave the cluster cleanly and end the daemon. Refused as busy while
+    /// groups have local members, unless forced.
+    Leave {
+        /// Leave although local clients are members of groups; they fail in them
+        /// before, so that others fence this node for what they hold.
+        force: bool,
+    },
+}
+
+/// Answers to requests.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reply {
+    /// Done, or begun.
+    Done,
+    /// To [`Request::Status`].
+    Status(Box<Status>),
+    /// To [`Request::Nodes`].
+    Nodes(Vec<Node>),
+    /// To [`Request::Dump`].
+    Dump(String),
+}
+
+/// What cmand tells a subscriber.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Event {
+    /// A new view.
+    View(View),
+    /// The quorum state as this node sees it now; also follows each view.
+    Quorum {
+        /// Whether this node may act for the cluster.
+        quorate: bool,
+        /// Why not, in plain words; empty when quorate.
+        reason: String,
+    },
+    /// A new view of a joined group.
+    Group(GroupView),
+    /// A message to a joined group.
+    Message {
+        /// The group.
+        group: String,
+        /// The sender.
+        from: NodeId,
+        /// What was sent.
+        #[serde(with = "payload")]
+        payload: Vec<u8>,
+    },
+    /// The others went on without this node. It must be reset; nothing more
+    /// follows.
+    Expelled {
+        /// What was seen.
+        reason: String,
+    },
+}
+
+/// Where this node stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Membership {
+    /// Looking for enough nodes to form a view, or for a view to join.
+    Joining,
+    /// In a view.
+    Member,
+    /// Leaving.
+    Leaving,
+    /// The others went on without it.
+    Expelled,
+}
+
+/// The state of the daemon, for `cman_tool status`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Version of the daemon.
+    pub version: String,
+    /// Name of the cluster.
+    pub cluster: String,
+    /// This node.
+    pub node: NodeId,
+    /// Its name.
+    pub name: String,
+    /// Its address.
+    pub address: String,
+    /// Where it stands.
+    pub membership: Membership,
+    /// Number of the view, 0 before the first.
+    pub view: u64,
+    /// Members of the view.
+    pub members: usize,
+    /// Votes of all configured nodes, or as configured.
+    pub expected_votes: u32,
+    /// Votes of the members that can be heard now.
+    pub total_votes: u32,
+    /// Votes of this node.
+    pub node_votes: u32,
+    /// Votes needed.
+    pub quorum: u32,
+    /// Whether this node may act for the cluster.
+    pub quorate: bool,
+    /// Why not; empty when quorate.
+    pub reason: String,
+    /// Groups with local members.
+    pub groups: Vec<String>,
+    /// Names of connected subscribers.
+    pub clients: Vec<String>,
+    /// Counters by name: packets in, out, and dropped by reason.
+    pub counters: std::collections::BTreeMap<String, u64>,
+}
+
+/// A configured node, for `cman_tool nodes`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Node {
+    /// Its id.
+    pub node: NodeId,
+    /// Its name.
+    pub name: String,
+    /// Its address.
+    pub address: String,
+    /// Its votes.
+    pub votes: u32,
+    /// Whether it is in the view.
+    pub member: bool,
+    /// Whether it can be heard now.
+    pub heard: bool,
+    /// Milliseconds since it was last heard; none if never.
+    pub silent_ms: Option<u64>,
+    /// Its life, while it is a member.
+    pub incarnation: Option<Incarnation>,
+    /// Number of the view it joined in; 0 if not a member.
+    pub joined_view: u64,
+    /// Seconds since the epoch when it joined, on this node's clock.
+    pub joined_at: Option<u64>,
+}
+
+/// The two halves of a subscriber's connection.
+pub type Connection = (client::Sender, client::Receiver<Reply, Event>);
+
+/// Asks one thing and waits for the answer.
+///
+/// # Errors
+/// See [`CallError`].
+pub fn call(path: &Path, request: &Request) -> Result<Reply, CallError> {
+    client::call::<Request, Reply, Event>("cmand", path, request)
+}
+
+/// Connects, for subscribing.
+///
+/// # Errors
+/// See [`CallError`].
+pub async fn connect(path: &Path) -> Result<Connection, CallError> {
+    client::connect("cmand", path).await
+}
+
+/// Payloads travel as base64 text: JSON has no bytes.
+mod payload {
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
+    use serde::Deserialize;
+    use serde::Deserializer;
+    use serde::Serializer;
+    use serde::de::Error;
+
+    pub(super) fn serialize<S: Serializer>(bytes: &[u8], s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_str(&STANDARD.encode(bytes))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<u8>, D::Error> {
+        let text = String::deserialize(d)?;
+        STANDARD.decode(text).map_err(D::Error::custom)
+    }
+}

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Between the types of the core and those on the control socket.
+
+use std::net::SocketAddr;
+
+use cluster_rt::config;
+use cluster_rt::config::Config;
+use cmand_client as client;
+use cmand_client::Refusal;
+use cmand_client::RefusalKind;
+use cmand_core as core;
+
+use crate::identity::Identity;
+
+pub(crate) fn core_config(
+    config: &Config,
+    node: &config::Node,
+    key: Vec<u8>,
+    identity: &Identity,
+    view_floor: u64,
+) -> core::Config {
+    let nodes = config.nodes.iter().map(|node| {
+        let config = core::NodeConfig {
+            name: node.name.clone(),
+            address: SocketAddr::new(node.address, config.cluster.port),
+            votes: node.votes,
+        };
+        (core::NodeId(node.id), config)
+    });
+    core::Config {
+        cluster: config.cluster.name.clone(),
+        key,
+        node: core::NodeId(node.id),
+        incarnation: core::Incarnation(identity.incarnation),
+        boot: core::BootId(identity.boot),
+        nodes: nodes.collect(),
+        expected_votes: config.cluster.expected_votes,
+        detection_ms: u64::from(config.cluster.detection_ms),
+        view_floor,
+        seed: identity.seed,
+    }
+}
+
+pub(crate) fn node(id: core::NodeId) -> client::NodeId {
+    client::NodeId(id.0)
+}
+
+fn nodes(ids: &[core::NodeId]) -> Vec<client::NodeId> {
+    ids.iter().map(|id| node(*id)).collect()
+}
+
+fn member(member: &core::Member) -> client::Member {
+    client::Member {
+        node: node(member.node),
+        incarnation: client::Incarnation(member.incarnation.0),
+        boot_id: member.boot.to_string(),
+    }
+}
+
+fn departure(why: core::Departure) -> client::Departure {
+    match why {
+        core::Departure::Left => client::Departure::Left,
+        core::Departure::NodeFailed => client::Departure::NodeFailed,
+        core::Departure::ProcessFailed => client::Departure::ProcessFailed,
+    }
+}
+
+pub(crate) fn view(view: &core::View) -> client::View {
+    let departed = view.departed.iter().map(|gone| client::Departed {
+        member: member(&gone.member),
+        why: departure(gone.why),
+    });
+    client::View {
+        number: view.number,
+        members: view.members.iter().map(member).collect(),
+        joined: nodes(&view.joined),
+        departed: departed.collect(),
+        quorate: view.quorate,
+    }
+}
+
+pub(crate) fn group_view(view: core::GroupView) -> client::GroupView {
+    let departed = view.departed.iter();
+    client::GroupView {
+        number: view.number,
+        view: view.view,
+        members: nodes(&view.members),
+        joined: nodes(&view.joined),
+        departed: departed
+            .map(|(gone, why)| (node(*gone), departure(*why)))
+            .collect(),
+        group: view.group,
+    }
+}
+
+pub(crate) fn membership(standing: core::Standing) -> client::Membership {
+    match standing {
+        core::Standing::Joining | core::Standing::Refused => client::Membership::Joining,
+        core::Standing::Member => client::Membership::Member,
+        core::Standing::Leaving | core::Standing::Going { .. } | core::Standing::Left => {
+            client::Membership::Leaving
+        }
+        core::Standing::Expelled => client::Membership::Expelled,
+    }
+}
+
+pub(crate) fn refusal(error: &core::RequestError) -> Refusal {
+    let kind = match error {
+        core::RequestError::GroupName | core::RequestError::PayloadLength => RefusalKind::Invalid,
+        core::RequestError::NotMember => RefusalKind::NotFound,
+        core::RequestError::AlreadyMember
+        | core::RequestError::Full
+        | core::RequestError::TooManyGroups
+        | core::RequestError::Ended
+        | core::RequestError::GroupsJoined => RefusalKind::Busy,
+    };
+    Refusal::new(kind, error.to_string())
+}

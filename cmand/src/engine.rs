@@ -1,0 +1,423 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! The real-time thread that runs the core and does nothing else.
+//!
+//! Its loop: wait, read the clock once, feed the core, carry out the effects. It
+//! never waits for a client, the log or the kernel's lock manager: what concerns
+//! them goes into queues.
+
+use std::net::SocketAddr;
+use std::net::UdpSocket;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::mpsc;
+
+use cluster_rt::config::Node;
+use cluster_rt::realtime;
+use cluster_rt::server::ClientId;
+use cmand_core::Core;
+use cmand_core::Effect;
+use cmand_core::GroupView;
+use cmand_core::Instant;
+use cmand_core::Level;
+use cmand_core::NodeId;
+use cmand_core::RequestError;
+use cmand_core::Sink;
+use cmand_core::Status;
+use cmand_core::View;
+use nix::errno::Errno;
+use nix::poll::PollFd;
+use nix::poll::PollFlags;
+use nix::poll::PollTimeout;
+use nix::poll::poll;
+use nix::sys::eventfd::EfdFlags;
+use nix::sys::eventfd::EventFd;
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt;
+use nix::time::ClockId;
+use nix::time::clock_gettime;
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::Error;
+use crate::kernel;
+
+/// Datagrams taken before the timers are looked at again.
+const BATCH: usize = 256;
+
+/// Room for what comes while the thread is not scheduled: seconds of heartbeats
+/// and some bursts of messages of a full cluster.
+const RECEIVE_BUFFER: usize = 4 * 1024 * 1024;
+
+/// Longer than any packet; what is cut here is dropped by its length.
+const DATAGRAM: usize = 2048;
+
+/// Longest wait, so that a clock that jumps does no harm.
+const WAIT_MS_MAX: u64 = 1000;
+
+/// Who waits for an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Caller {
+    pub(crate) client: ClientId,
+    pub(crate) id: u64,
+}
+
+/// What the service wants of the core.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Join {
+        caller: Caller,
+        group: String,
+    },
+    LeaveGroup {
+        caller: Caller,
+        group: String,
+    },
+    /// The client that was a member is gone.
+    FailGroup {
+        group: String,
+    },
+    Send {
+        caller: Caller,
+        group: String,
+        payload: Vec<u8>,
+    },
+    Leave {
+        caller: Option<Caller>,
+        force: bool,
+    },
+    Status {
+        caller: Caller,
+        nodes: bool,
+    },
+}
+
+/// What the core tells, in order.
+#[derive(Debug)]
+pub(crate) enum Notice {
+    /// A request was accepted, or not.
+    Answer {
+        caller: Caller,
+        result: Result<(), RequestError>,
+    },
+    /// The leave that a signal asked for is not possible.
+    CannotLeave(RequestError),
+    Status {
+        caller: Caller,
+        nodes: bool,
+        status: Box<Status>,
+    },
+    View(View),
+    Quorum {
+        quorate: bool,
+        reason: String,
+    },
+    Group(GroupView),
+    Message {
+        group: String,
+        from: NodeId,
+        payload: Vec<u8>,
+    },
+    Expelled {
+        reason: String,
+    },
+    Rejoining,
+    Refused {
+        reason: String,
+    },
+    Left,
+    Remember {
+        view_floor: u64,
+    },
+}
+
+/// The service's end of the engine.
+#[derive(Debug, Clone)]
+pub(crate) struct Engine {
+    commands: mpsc::Sender<Command>,
+    bell: Arc<EventFd>,
+}
+
+impl Engine {
+    /// Hands over a command.
+    pub(crate) fn command(&self, command: Command) -> Result<(), Error> {
+        self.commands.send(command).map_err(|_| Error::EngineGone)?;
+        // Full means that it rings already.
+        match self.bell.write(1) {
+            Ok(_) | Err(Errno::EAGAIN) => Ok(()),
+            Err(errno) => Err(Error::System {
+                what: "waking the membership thread",
+                source: errno.into(),
+            }),
+        }
+    }
+}
+
+/// Opens the UDP socket of this node.
+pub(crate) fn bind(node: &Node, port: u16) -> Result<UdpSocket, Error> {
+    let address = SocketAddr::new(node.address, port);
+    let socket = UdpSocket::bind(address).map_err(|source| {
+        let kind = source.kind();
+        if kind == std::io::ErrorKind::AddrNotAvailable {
+            let (name, address) = (node.name.clone(), node.address);
+            return Error::NotOurAddress { name, address };
+        }
+        if kind == std::io::ErrorKind::AddrInUse {
+            return Error::PortInUse { address };
+        }
+        let what = "opening the UDP socket";
+        Error::System { what, source }
+    })?;
+    let system = |source| Error::System {
+        what: "preparing the UDP socket",
+        source,
+    };
+    socket.set_nonblocking(true).map_err(system)?;
+    let forced = setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER);
+    if forced.is_err() {
+        // Without the privilege: as much as the system allows.
+        setsockopt(&socket, sockopt::RcvBuf, &RECEIVE_BUFFER)
+            .map_err(|errno| system(errno.into()))?;
+    }
+    Ok(socket)
+}
+
+/// Starts the thread. It ends when the last [`Engine`] is dropped.
+pub(crate) fn start(
+    config: cmand_core::Config,
+    socket: UdpSocket,
+    notices: UnboundedSender<Notice>,
+    kernel: Option<mpsc::Sender<kernel::Update>>,
+) -> Result<Engine, Error> {
+    let system = |source| Error::System {
+        what: "starting the membership thread",
+        source,
+    };
+    let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
+    let bell = EventFd::from_flags(flags).map_err(|errno| system(errno.into()))?;
+    let bell = Arc::new(bell);
+    let (commands, queue) = mpsc::channel();
+    let thread = Thread {
+        outputs: Outputs {
+            socket,
+            notices,
+            kernel,
+            unsent: None,
+        },
+        bell: bell.clone(),
+        commands: queue,
+    };
+    std::thread::Builder::new()
+        .name("membership".to_owned())
+        .spawn(move || thread.run(config))
+        .map_err(system)?;
+    Ok(Engine { commands, bell })
+}
+
+struct Thread {
+    outputs: Outputs,
+    bell: Arc<EventFd>,
+    commands: mpsc::Receiver<Command>,
+}
+
+/// Carries out effects.
+struct Outputs {
+    socket: UdpSocket,
+    notices: UnboundedSender<Notice>,
+    kernel: Option<mpsc::Sender<kernel::Update>>,
+    /// The error of the last send, to log each kind once.
+    unsent: Option<std::io::ErrorKind>,
+}
+
+fn clock() -> Instant {
+    // Time in suspend counts: the others waited, too.
+    let time = clock_gettime(ClockId::CLOCK_BOOTTIME).expect("Linux has this clock");
+    let (s, ns) = (time.tv_sec() as u64, time.tv_nsec() as u64);
+    Instant(s * 1000 + ns / 1_000_000)
+}
+
+impl Thread {
+    fn run(mut self, config: cmand_core::Config) {
+        for warning in realtime::enter() {
+            tracing::warn!("{warning}");
+        }
+        let mut core = Core::new(config, clock());
+        let mut buffer = [0; DATAGRAM];
+        loop {
+            self.wait(&core);
+            let now = clock();
+            self.receive(&mut core, now, &mut buffer);
+            if !self.take_commands(&mut core, now) {
+                return;
+            }
+            if core.next_timeout().is_some_and(|at| at <= now) {
+                core.handle_timeout(now, &mut self.outputs);
+            }
+        }
+    }
+
+    fn wait(&self, core: &Core) {
+        let now = clock();
+        let wait = core.next_timeout().map_or(WAIT_MS_MAX, |at| at.since(now));
+        // Rounded up, so as not to wake before the time has come.
+        let wait = u16::try_from(wait.min(WAIT_MS_MAX)).unwrap_or(u16::MAX);
+        let mut files = [
+            PollFd::new(self.outputs.socket.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.bell.as_fd(), PollFlags::POLLIN),
+        ];
+        match poll(&mut files, PollTimeout::from(wait)) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => panic!("poll on our own files fails: {errno}"),
+        }
+    }
+
+    fn receive(&mut self, core: &mut Core, now: Instant, buffer: &mut [u8]) {
+        for _ in 0..BATCH {
+            match self.outputs.socket.recv_from(buffer) {
+                Ok((length, from)) => {
+                    core.handle_datagram(now, from, &buffer[..length], &mut self.outputs);
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return,
+                // Answers of the network to what was sent: nobody listens there.
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// `false` when nobody is left to command.
+    fn take_commands(&mut self, core: &mut Core, now: Instant) -> bool {
+        // Empty is no error: the socket woke the thread.
+        let _ = self.bell.read();
+        loop {
+            match self.commands.try_recv() {
+                Ok(command) => self.carry_out(core, now, command),
+                Err(mpsc::TryRecvError::Empty) => return true,
+                Err(mpsc::TryRecvError::Disconnected) => return false,
+            }
+        }
+    }
+
+    fn carry_out(&mut self, core: &mut Core, now: Instant, command: Command) {
+        // The answer comes before what the request brings about.
+        let mut fx = Vec::new();
+        let (caller, result) = match command {
+            Command::Join { caller, group } => {
+                (Some(caller), core.join_group(now, &group, &mut fx))
+            }
+            Command::LeaveGroup { caller, group } => {
+                (Some(caller), core.leave_group(now, &group, &mut fx))
+            }
+            Command::FailGroup { group } => {
+                // Fails only when the membership has ended already.
+                let _ = core.fail_group(now, &group, &mut fx);
+                (None, Ok(()))
+            }
+            Command::Send {
+                caller,
+                group,
+                payload,
+            } => (Some(caller), core.send(now, &group, &payload, &mut fx)),
+            Command::Leave { caller, force } => {
+                let result = core.leave(now, force, &mut fx);
+                if caller.is_none()
+                    && let Err(error) = &result
+                {
+                    self.outputs.notice(Notice::CannotLeave(error.clone()));
+                }
+                (caller, result)
+            }
+            Command::Status { caller, nodes } => {
+                let status = Box::new(core.status(now));
+                return self.outputs.notice(Notice::Status {
+                    caller,
+                    nodes,
+                    status,
+                });
+            }
+        };
+        if let Some(caller) = caller {
+            self.outputs.notice(Notice::Answer { caller, result });
+        }
+        for effect in fx {
+            self.outputs.push(effect);
+        }
+    }
+}
+
+impl Outputs {
+    fn notice(&self, notice: Notice) {
+        // Without a service the daemon is ending.
+        let _ = self.notices.send(notice);
+    }
+
+    fn kernel(&self, update: kernel::Update) {
+        if let Some(kernel) = &self.kernel {
+            // Its thread ends with the daemon only.
+            let _ = kernel.send(update);
+        }
+    }
+
+    fn send(&mut self, to: SocketAddr, bytes: &[u8]) {
+        let failed = self.socket.send_to(bytes, to).err();
+        let kind = failed.as_ref().map(std::io::Error::kind);
+        // Refused is the answer to an earlier packet: the node is there and its
+        // daemon is not.
+        let refused = Some(std::io::ErrorKind::ConnectionRefused);
+        if kind.is_some() && kind != self.unsent && kind != refused {
+            tracing::warn!(%to, error = %failed.map(|e| e.to_string()).unwrap_or_default(),
+                "sending fails; the network counts as silent");
+        }
+        self.unsent = kind;
+    }
+}
+
+impl Sink for Outputs {
+    fn push(&mut self, effect: Effect) {
+        match effect {
+            Effect::Send { to, bytes } => self.send(to, &bytes),
+            Effect::View(view) => self.notice(Notice::View(view)),
+            Effect::Quorum { quorate, reason } => {
+                tracing::info!(quorate, reason, "quorum");
+                self.kernel(kernel::Update::Quorum(quorate));
+                self.notice(Notice::Quorum { quorate, reason });
+            }
+            Effect::Peer {
+                node,
+                incarnation,
+                up,
+            } => self.kernel(kernel::Update::Node {
+                node: node.0,
+                incarnation: incarnation.0,
+                up,
+            }),
+            Effect::Group(view) => self.notice(Notice::Group(view)),
+            Effect::Message {
+                group,
+                from,
+                payload,
+            } => self.notice(Notice::Message {
+                group,
+                from,
+                payload,
+            }),
+            Effect::Expelled { reason } => {
+                tracing::error!(reason, "expelled: the others went on; reset this node");
+                self.notice(Notice::Expelled { reason });
+            }
+            Effect::Rejoining {
+                incarnation,
+                reason,
+            } => {
+                tracing::warn!(%incarnation, reason, "joining again as a new life");
+                self.kernel(kernel::Update::Rejoin(incarnation.0));
+                self.notice(Notice::Rejoining);
+            }
+            Effect::Refused { reason } => self.notice(Notice::Refused { reason }),
+            Effect::Left => self.notice(Notice::Left),
+            Effect::Remember { view_floor } => self.notice(Notice::Remember { view_floor }),
+            Effect::Log { level, text } => match level {
+                Level::Warn => tracing::warn!("{text}"),
+                Level::Info => tracing::info!("{text}"),
+                Level::Debug => tracing::debug!("{text}"),
+            },
+        }
+    }
+}

@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! The one number that outlives the daemon: the largest number of a view this
+//! node accepted. With it a node that started again can tell others that their
+//! view is not the latest.
+//!
+//! Best effort: without it views are still agreed safely among nodes that did
+//! not start again meanwhile.
+
+use std::io;
+use std::path::Path;
+use std::path::PathBuf;
+
+/// Where the number is kept.
+#[derive(Debug)]
+pub(crate) struct Memory {
+    directory: PathBuf,
+    view_floor: u64,
+}
+
+impl Memory {
+    /// Reads the number of the life before; 0 without one.
+    pub(crate) fn open(directory: &Path) -> Self {
+        let memory = Self {
+            directory: directory.to_owned(),
+            view_floor: 0,
+        };
+        let path = memory.file("cmand.view");
+        let view_floor = match std::fs::read_to_string(&path) {
+            Ok(text) => text.trim().parse().unwrap_or_else(|_| {
+                tracing::warn!(path = %path.display(), "not a number; ignored");
+                0
+            }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "not readable; ignored");
+                0
+            }
+        };
+        Self {
+            view_floor,
+            ..memory
+        }
+    }
+
+    pub(crate) fn view_floor(&self) -> u64 {
+        self.view_floor
+    }
+
+    /// Keeps a larger number.
+    pub(crate) fn keep(&mut self, view_floor: u64) {
+        self.view_floor = view_floor;
+        if let Err(error) = self.write() {
+            let directory = self.directory.display();
+            tracing::warn!(%directory, %error, "keeping the view number");
+        }
+    }
+
+    fn write(&self) -> io::Result<()> {
+        std::fs::create_dir_all(&self.directory)?;
+        let (new, path) = (self.file("cmand.view.new"), self.file("cmand.view"));
+        std::fs::write(&new, format!("{}\n", self.view_floor))?;
+        std::fs::rename(new, path)
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_number_comes_back_and_nonsense_is_zero() {
+        let directory = std::env::temp_dir().join(format!("cmand-memory-{}", std::process::id()));
+        assert_eq!(Memory::open(&directory).view_floor(), 0);
+        Memory::open(&directory).keep(41);
+        assert_eq!(Memory::open(&directory).view_floor(), 41);
+        std::fs::write(directory.join("cmand.view"), "x").unwrap();
+        assert_eq!(Memory::open(&directory).view_floor(), 0);
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
+}

@@ -1,0 +1,766 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! The fence domain's state and how it changes.
+//!
+//! ```text
+//!              group view, we joined
+//!   Outside ───────────────────────────► Joining ── snapshot ──► Known
+//!                     │                     │ everybody is joining   ▲
+//!                     └── we are alone ─────┴── found the domain ────┘
+//! ```
+//!
+//! A joiner writes down what it hears after its group view and applies it on
+//! top of the snapshot, which shows the sender's state as of that group view:
+//! so its state is the one it would have, had it been there from the start.
+
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+
+use serde::Deserialize;
+use serde::Serialize;
+
+use crate::GroupView;
+use crate::Instant;
+use crate::Member;
+use crate::NodeId;
+use crate::View;
+use crate::wire::How;
+use crate::wire::Message;
+
+/// Pause after a failed attempt before the next, milliseconds. Long enough for
+/// an operator to read the log line, short beside an agent's own time limit.
+pub const RETRY_DELAY_MS: u64 = 3000;
+
+/// Times a failure is logged in full; after that once in [`LOG_EVERY`].
+pub const LOG_FULL: u32 = 3;
+
+/// See [`LOG_FULL`].
+pub const LOG_EVERY: u32 = 600;
+
+/// Longest reason kept of an accusation, bytes.
+pub const REASON_LIMIT: usize = 200;
+
+/// Settings of the domain.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// This node.
+    pub node: NodeId,
+    /// All configured nodes.
+    pub nodes: BTreeSet<NodeId>,
+    /// Wait this long after a failure, milliseconds.
+    pub post_fail_delay_ms: u64,
+    /// Wait this long for nodes that were never seen, milliseconds.
+    pub post_join_delay_ms: u64,
+    /// Trust that nodes never seen are off.
+    pub clean_start: bool,
+}
+
+/// Why somebody is a victim.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// It failed as a member.
+    Failed,
+    /// It was not a member when the domain was founded; what it does is unknown.
+    Unseen,
+    /// A member asked for it.
+    Accused(String),
+}
+
+impl std::fmt::Display for Reason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Failed => f.write_str("failed"),
+            Self::Unseen => f.write_str("not seen since the domain was founded"),
+            Self::Accused(reason) => f.write_str(reason),
+        }
+    }
+}
+
+/// A node that may still write to shared storage.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Victim {
+    /// The life that is to be ended; none if it was never seen.
+    pub incarnation: Option<u64>,
+    /// The boot that is to be ended; none if it was never seen.
+    pub boot_id: Option<String>,
+    /// Number of the cluster view that made it a victim.
+    pub view: u64,
+    /// Why it is one.
+    pub reason: Reason,
+}
+
+/// How a node was last fenced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// How.
+    pub how: How,
+    /// By whom.
+    pub by: NodeId,
+    /// Seconds since the epoch on that node's clock.
+    pub at: u64,
+    /// The life that was ended; none if it was never seen.
+    pub ended: Option<u64>,
+}
+
+/// What the domain wants done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// Send this to the group.
+    Send(Message),
+    /// Run the configured methods against this node; answer with
+    /// [`Domain::handle_agent`].
+    Fence {
+        /// The victim.
+        node: NodeId,
+        /// Which attempt, from 1.
+        attempt: u32,
+        /// Whether to log it in full.
+        verbose: bool,
+    },
+    /// [`Domain::state`] or [`Domain::wait`] changed.
+    Changed,
+    /// A request of this node was agreed on.
+    Answered {
+        /// Its number.
+        request: u64,
+    },
+    /// A node became a victim.
+    Accused {
+        /// Which.
+        node: NodeId,
+        /// Why.
+        reason: Reason,
+    },
+    /// A node is a victim no longer.
+    Cleared {
+        /// Which.
+        node: NodeId,
+        /// How.
+        record: Record,
+    },
+    /// The domain was founded here or its state arrived.
+    Known,
+}
+
+/// What subscribers are told.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct State {
+    /// Number of the last cluster view taken into account; 0 if not known.
+    pub view: u64,
+    /// Victims by ascending id.
+    pub victims: Vec<NodeId>,
+}
+
+/// What keeps the next victim from being fenced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    /// Nothing: there is no victim.
+    None,
+    /// No majority in reach.
+    Quorum,
+    /// The domain's state has not arrived.
+    Messages,
+    /// The delay has not passed, or the pause after a failed attempt.
+    Delay,
+    /// An agent runs here, or the master sees to it.
+    Fencing,
+}
+
+/// What a joiner writes down until the snapshot arrives.
+#[derive(Debug, Clone)]
+enum Heard {
+    View(View),
+    Done {
+        node: NodeId,
+        victim: Victim,
+        record: Record,
+    },
+    Accuse {
+        node: NodeId,
+        reason: String,
+    },
+    Acknowledge {
+        node: NodeId,
+        by: NodeId,
+        at: u64,
+    },
+}
+
+#[derive(Debug, Clone)]
+enum Knowledge {
+    /// Not in the group yet.
+    Outside,
+    /// In the group since this group view, without the state as of it.
+    /// With each thing heard, the group view in force then.
+    Joining {
+        group_view: u64,
+        heard: Vec<(u64, Heard)>,
+    },
+    /// The state below is the domain's.
+    Known,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Agent {
+    Idle,
+    Running(NodeId),
+    /// Failed; not before this time again.
+    Pausing(Instant),
+}
+
+/// The fence domain as one of its members sees it.
+#[derive(Debug)]
+pub struct Domain {
+    config: Config,
+    knowledge: Knowledge,
+    view: Option<View>,
+    quorate: bool,
+    group: Vec<NodeId>,
+    /// Number of the group view.
+    group_view: u64,
+    /// Number of the group view in which this node founded the domain.
+    founded_in: u64,
+    /// In which group view each member joined; 0 for those there before us.
+    joined_at: BTreeMap<NodeId, u64>,
+    /// Members that know the state; the lowest of them is the master.
+    knowing: BTreeSet<NodeId>,
+    victims: BTreeMap<NodeId, Victim>,
+    /// Not before this time; on this node's clock, so not part of the state.
+    not_before: BTreeMap<NodeId, Instant>,
+    history: BTreeMap<NodeId, Record>,
+    agent: Agent,
+    attempts: BTreeMap<NodeId, u32>,
+}
+
+impl Domain {
+    /// A domain nobody has joined.
+    #[must_use]
+    pub fn new(config: Config) -> Self {
+        Self {
+            config,
+            knowledge: Knowledge::Outside,
+            view: None,
+            quorate: false,
+            group: Vec::new(),
+            group_view: 0,
+            founded_in: 0,
+            joined_at: BTreeMap::new(),
+            knowing: BTreeSet::new(),
+            victims: BTreeMap::new(),
+            not_before: BTreeMap::new(),
+            history: BTreeMap::new(),
+            agent: Agent::Idle,
+            attempts: BTreeMap::new(),
+        }
+    }
+
+    /// What may be told to those who wait for fencing.
+    #[must_use]
+    pub fn state(&self) -> State {
+        match (&self.knowledge, &self.view) {
+            (Knowledge::Known, Some(view)) => State {
+                view: view.number,
+                victims: self.victims.keys().copied().collect(),
+            },
+            (Knowledge::Outside | Knowledge::Joining { .. } | Knowledge::Known, _) => {
+                State::default()
+            }
+        }
+    }
+
+    /// Victims and why they are.
+    pub fn victims(&self) -> impl Iterator<Item = (NodeId, &Victim)> {
+        self.victims.iter().map(|(node, victim)| (*node, victim))
+    }
+
+    /// How each node was last fenced.
+    pub fn history(&self) -> impl Iterator<Item = (NodeId, &Record)> {
+        self.history.iter().map(|(node, record)| (*node, record))
+    }
+
+    /// Nodes of the cluster view.
+    pub fn cluster_members(&self) -> impl Iterator<Item = NodeId> {
+        self.view
+            .iter()
+            .flat_map(|view| view.members.iter().map(|member| member.node))
+    }
+
+    /// Members of the domain.
+    #[must_use]
+    pub fn members(&self) -> &[NodeId] {
+        &self.group
+    }
+
+    /// Who runs the agents: the lowest member that knows the state and is not
+    /// itself a victim.
+    #[must_use]
+    pub fn master(&self) -> Option<NodeId> {
+        match self.knowledge {
+            Knowledge::Known => self
+                .knowing
+                .iter()
+                .find(|node| !self.victims.contains_key(node))
+                .copied(),
+            Knowledge::Outside | Knowledge::Joining { .. } => None,
+        }
+    }
+
+    /// The victim an agent of this node runs against.
+    #[must_use]
+    pub fn fencing(&self) -> Option<NodeId> {
+        match self.agent {
+            Agent::Running(node) => Some(node),
+            Agent::Idle | Agent::Pausing(_) => None,
+        }
+    }
+
+    /// What the next victim waits for.
+    #[must_use]
+    pub fn wait(&self) -> Wait {
+        if !matches!(self.knowledge, Knowledge::Known) {
+            return Wait::Messages;
+        }
+        if self.victims.is_empty() {
+            return Wait::None;
+        }
+        if !self.quorate {
+            return Wait::Quorum;
+        }
+        match self.agent {
+            Agent::Running(_) => Wait::Fencing,
+            Agent::Idle | Agent::Pausing(_) if self.is_master() => Wait::Delay,
+            Agent::Idle | Agent::Pausing(_) => Wait::Fencing,
+        }
+    }
+
+    /// When [`Domain::handle_timeout`] is wanted.
+    #[must_use]
+    pub fn next_timeout(&self) -> Option<Instant> {
+        if !self.may_fence() {
+            return None;
+        }
+        let due = self.not_before.values().min()?;
+        match self.agent {
+            Agent::Running(_) => None,
+            Agent::Idle => Some(*due),
+            Agent::Pausing(until) => Some(until.max(*due)),
+        }
+    }
+
+    /// A cluster view was agreed on.
+    pub fn handle_view(&mut self, now: Instant, view: View, fx: &mut Vec<Effect>) {
+        // cmand's word that there is a majority again comes apart.
+        self.quorate &= view.quorate;
+        self.hear(now, Heard::View(view), fx);
+        self.act(now, fx);
+    }
+
+    /// This node can or cannot reach a majority now.
+    pub fn handle_quorum(&mut self, now: Instant, quorate: bool, fx: &mut Vec<Effect>) {
+        if self.quorate != quorate {
+            self.quorate = quorate;
+            fx.push(Effect::Changed);
+        }
+        self.act(now, fx);
+    }
+
+    /// The members of the domain changed.
+    pub fn handle_group(&mut self, now: Instant, group: &GroupView, fx: &mut Vec<Effect>) {
+        self.group.clone_from(&group.members);
+        self.group_view = group.number;
+        self.joined_at
+            .retain(|node, _| group.members.contains(node));
+        self.joined_at
+            .extend(group.joined.iter().map(|node| (*node, group.number)));
+        if group.joined.contains(&self.config.node) {
+            // Whoever was there before is taken to know the state. One who does
+            // not will found the domain if all who do are gone, and say so.
+            let before = group
+                .members
+                .iter()
+                .filter(|node| !group.joined.contains(node));
+            self.knowing = before.copied().collect();
+            self.knowledge = Knowledge::Joining {
+                group_view: group.number,
+                heard: Vec::new(),
+            };
+        } else {
+            self.knowing
+                .retain(|node| group.members.contains(node) && !group.joined.contains(node));
+        }
+        if self.knowing.is_empty() && group.members.contains(&self.config.node) {
+            self.found(now, fx);
+        }
+        // Also when nobody joined: the one who owed a snapshot may be gone.
+        if self.is_first_knowing() && (self.knowing.len() < self.group.len() || self.is_founder()) {
+            fx.push(Effect::Send(self.snapshot(group.number)));
+        }
+        fx.push(Effect::Changed);
+        self.act(now, fx);
+    }
+
+    /// A message of the group, in the group's order.
+    pub fn handle_message(
+        &mut self,
+        now: Instant,
+        from: NodeId,
+        message: Message,
+        fx: &mut Vec<Effect>,
+    ) {
+        match message {
+            Message::Snapshot {
+                group_view,
+                victims,
+                history,
+            } => {
+                self.adopt(now, group_view, victims, history, fx);
+            }
+            Message::Done {
+                node,
+                victim,
+                record,
+            } => {
+                self.hear(
+                    now,
+                    Heard::Done {
+                        node,
+                        victim,
+                        record,
+                    },
+                    fx,
+                );
+            }
+            Message::Accuse {
+                node,
+                mut reason,
+                request,
+            } => {
+                reason.truncate(reason.floor_char_boundary(REASON_LIMIT));
+                self.hear(now, Heard::Accuse { node, reason }, fx);
+                self.answer(from, request, fx);
+            }
+            Message::Acknowledge { node, at, request } => {
+                self.hear(now, Heard::Acknowledge { node, by: from, at }, fx);
+                self.answer(from, request, fx);
+            }
+        }
+        self.act(now, fx);
+    }
+
+    /// The agents of a [`Effect::Fence`] have ended. `at` is the wall clock,
+    /// seconds since the epoch.
+    pub fn handle_agent(
+        &mut self,
+        now: Instant,
+        node: NodeId,
+        success: bool,
+        at: u64,
+        fx: &mut Vec<Effect>,
+    ) {
+        if self.agent != Agent::Running(node) {
+            // It was cleared while the agent ran.
+            return;
+        }
+        self.agent = Agent::Idle;
+        fx.push(Effect::Changed);
+        match self.victims.get(&node) {
+            Some(victim) if success => {
+                let ended = victim.incarnation;
+                let record = Record {
+                    how: How::Agent,
+                    by: self.config.node,
+                    at,
+                    ended,
+                };
+                fx.push(Effect::Send(Message::Done {
+                    node,
+                    victim: victim.clone(),
+                    record,
+                }));
+                // Until that message comes back, nothing else is to be done here.
+                self.agent = Agent::Running(node);
+            }
+            Some(_) => self.agent = Agent::Pausing(now.after(RETRY_DELAY_MS)),
+            None => {}
+        }
+        self.act(now, fx);
+    }
+
+    /// The time asked for by [`Domain::next_timeout`] has come.
+    pub fn handle_timeout(&mut self, now: Instant, fx: &mut Vec<Effect>) {
+        self.act(now, fx);
+    }
+
+    fn is_master(&self) -> bool {
+        self.master() == Some(self.config.node)
+    }
+
+    fn is_first_knowing(&self) -> bool {
+        self.knowing.first() == Some(&self.config.node)
+    }
+
+    fn may_fence(&self) -> bool {
+        self.quorate && self.is_master()
+    }
+
+    fn answer(&self, from: NodeId, request: u64, fx: &mut Vec<Effect>) {
+        if from == self.config.node {
+            fx.push(Effect::Answered { request });
+        }
+    }
+
+    /// Whether others may be waiting for the state of a domain this node founded
+    /// without them: they had joined after it and took it for one who knows.
+    fn is_founder(&self) -> bool {
+        self.joined_at
+            .get(&self.config.node)
+            .is_some_and(|at| *at < self.group_view)
+            && self.knowing.len() == self.group.len()
+            && self.founded_in == self.group_view
+    }
+
+    /// Nobody knows the state: whoever is here founds the domain. Nodes outside
+    /// the view may be doing anything.
+    fn found(&mut self, now: Instant, fx: &mut Vec<Effect>) {
+        let heard = match std::mem::replace(&mut self.knowledge, Knowledge::Known) {
+            Knowledge::Joining { heard, .. } => heard,
+            Knowledge::Outside | Knowledge::Known => Vec::new(),
+        };
+        self.founded_in = self.group_view;
+        self.knowing = self.group.iter().copied().collect();
+        self.victims.clear();
+        self.history.clear();
+        fx.push(Effect::Known);
+        if !self.config.clean_start {
+            let present: BTreeSet<NodeId> = self.cluster_members().collect();
+            let view = self.view.as_ref().map_or(0, |view| view.number);
+            let unseen: Vec<NodeId> = self.config.nodes.difference(&present).copied().collect();
+            for node in unseen {
+                let victim = Victim {
+                    incarnation: None,
+                    boot_id: None,
+                    view,
+                    reason: Reason::Unseen,
+                };
+                self.accuse(now, node, victim, fx);
+            }
+        }
+        for (_, heard) in heard {
+            self.apply(now, heard, fx);
+        }
+    }
+
+    fn snapshot(&self, group_view: u64) -> Message {
+        Message::Snapshot {
+            group_view,
+            victims: self.victims.iter().map(|(n, v)| (*n, v.clone())).collect(),
+            history: self.history.iter().map(|(n, r)| (*n, *r)).collect(),
+        }
+    }
+
+    /// A snapshot arrived. Those who know the state learn from it only that all
+    /// who had joined by then know it, too.
+    fn adopt(
+        &mut self,
+        now: Instant,
+        as_of: u64,
+        victims: Vec<(NodeId, Victim)>,
+        history: Vec<(NodeId, Record)>,
+        fx: &mut Vec<Effect>,
+    ) {
+        let joined_by = |node: &&NodeId| self.joined_at.get(node).is_none_or(|at| *at <= as_of);
+        self.knowing = self.group.iter().filter(joined_by).copied().collect();
+        let Knowledge::Joining { group_view, heard } = &mut self.knowledge else {
+            return;
+        };
+        if as_of < *group_view {
+            // For those who joined before us; ours follows.
+            return;
+        }
+        let heard = std::mem::take(heard);
+        self.knowledge = Knowledge::Known;
+        self.victims.clear();
+        self.history = history.into_iter().collect();
+        fx.push(Effect::Known);
+        for (node, victim) in victims {
+            self.accuse(now, node, victim, fx);
+        }
+        for (_, heard) in heard
+            .into_iter()
+            .filter(|(group_view, _)| *group_view >= as_of)
+        {
+            self.apply(now, heard, fx);
+        }
+        fx.push(Effect::Changed);
+    }
+
+    fn hear(&mut self, now: Instant, heard: Heard, fx: &mut Vec<Effect>) {
+        if let Heard::View(view) = &heard {
+            self.view = Some(view.clone());
+            fx.push(Effect::Changed);
+        }
+        match &mut self.knowledge {
+            Knowledge::Outside => {}
+            Knowledge::Joining { heard: list, .. } => list.push((self.group_view, heard)),
+            Knowledge::Known => self.apply(now, heard, fx),
+        }
+    }
+
+    fn apply(&mut self, now: Instant, heard: Heard, fx: &mut Vec<Effect>) {
+        match heard {
+            Heard::View(view) => self.apply_view(now, &view, fx),
+            Heard::Done {
+                node,
+                victim,
+                record,
+            } => {
+                // A message about an earlier life must not clear a later one.
+                let same = |now: &Victim| now.incarnation == victim.incarnation;
+                if self.victims.get(&node).is_some_and(same) {
+                    self.clear(node, record, fx);
+                }
+            }
+            Heard::Accuse { node, reason } => {
+                let member = self.member(node);
+                let victim = Victim {
+                    incarnation: member.map(|member| member.incarnation),
+                    boot_id: member.map(|member| member.boot_id.clone()),
+                    view: self.view.as_ref().map_or(0, |view| view.number),
+                    reason: Reason::Accused(reason),
+                };
+                if self.config.nodes.contains(&node) && !self.victims.contains_key(&node) {
+                    self.accuse(now, node, victim, fx);
+                }
+            }
+            Heard::Acknowledge { node, by, at } => {
+                if let Some(ended) = self.victims.get(&node).map(|victim| victim.incarnation) {
+                    self.clear(
+                        node,
+                        Record {
+                            how: How::Override,
+                            by,
+                            at,
+                            ended,
+                        },
+                        fx,
+                    );
+                }
+            }
+        }
+    }
+
+    fn apply_view(&mut self, now: Instant, view: &View, fx: &mut Vec<Effect>) {
+        for member in &view.failed {
+            let fenced = self
+                .history
+                .get(&member.node)
+                .and_then(|record| record.ended);
+            if fenced == Some(member.incarnation) {
+                // It failed because it was fenced.
+                continue;
+            }
+            let victim = Victim {
+                incarnation: Some(member.incarnation),
+                boot_id: Some(member.boot_id.clone()),
+                view: view.number,
+                reason: Reason::Failed,
+            };
+            self.accuse(now, member.node, victim, fx);
+        }
+        for member in &view.members {
+            let victim = self
+                .victims
+                .get(&member.node)
+                .filter(|victim| victim.is_over(member));
+            if let Some(ended) = victim.map(|victim| victim.incarnation) {
+                let record = Record {
+                    how: How::Member,
+                    by: member.node,
+                    at: 0,
+                    ended,
+                };
+                self.clear(member.node, record, fx);
+            }
+        }
+    }
+
+    fn member(&self, node: NodeId) -> Option<&Member> {
+        self.view
+            .as_ref()?
+            .members
+            .iter()
+            .find(|member| member.node == node)
+    }
+
+    fn accuse(&mut self, now: Instant, node: NodeId, victim: Victim, fx: &mut Vec<Effect>) {
+        let delay = match victim.reason {
+            Reason::Unseen => self.config.post_join_delay_ms,
+            Reason::Failed | Reason::Accused(_) => self.config.post_fail_delay_ms,
+        };
+        self.not_before.insert(node, now.after(delay));
+        self.attempts.remove(&node);
+        let reason = victim.reason.clone();
+        self.victims.insert(node, victim);
+        fx.push(Effect::Accused { node, reason });
+        fx.push(Effect::Changed);
+    }
+
+    fn clear(&mut self, node: NodeId, record: Record, fx: &mut Vec<Effect>) {
+        self.victims.remove(&node);
+        self.not_before.remove(&node);
+        self.attempts.remove(&node);
+        self.history.insert(node, record);
+        if self.agent == Agent::Running(node) {
+            self.agent = Agent::Idle;
+        }
+        fx.push(Effect::Cleared { node, record });
+        fx.push(Effect::Changed);
+    }
+
+    /// Starts the next agent when nothing speaks against it.
+    fn act(&mut self, now: Instant, fx: &mut Vec<Effect>) {
+        if !self.may_fence() || self.next_timeout().is_none_or(|due| due > now) {
+            return;
+        }
+        let due = |node: &&NodeId| self.not_before.get(node).is_some_and(|at| *at <= now);
+        // The one that was tried least often first: a victim whose agent always
+        // fails must not keep another from being fenced.
+        let tries = |node: &NodeId| self.attempts.get(node).copied().unwrap_or(0);
+        let Some(node) = self
+            .victims
+            .keys()
+            .filter(due)
+            .min_by_key(|node| tries(node))
+            .copied()
+        else {
+            return;
+        };
+        let attempt = tries(&node).saturating_add(1);
+        self.attempts.insert(node, attempt);
+        self.agent = Agent::Running(node);
+        let verbose = attempt <= LOG_FULL || attempt.is_multiple_of(LOG_EVERY);
+        fx.push(Effect::Fence {
+            node,
+            attempt,
+            verbose,
+        });
+        fx.push(Effect::Changed);
+    }
+}
+
+impl Victim {
+    /// Whether this member is the victim after a reboot. Another life of cmand
+    /// on the same boot proves nothing: what the node held it may still hold.
+    fn is_over(&self, member: &Member) -> bool {
+        match (&self.incarnation, &self.boot_id) {
+            (Some(incarnation), Some(boot_id)) => {
+                member.incarnation != *incarnation && member.boot_id != *boot_id
+            }
+            // Never seen: a member that cmand let in holds nothing.
+            (None, _) | (_, None) => true,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

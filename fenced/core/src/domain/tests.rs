@@ -1,0 +1,434 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Several domains on one ordered bus, as cmand provides it: every member gets
+//! the same views and messages in the same order.
+
+use super::*;
+
+const N1: NodeId = NodeId(1);
+const N2: NodeId = NodeId(2);
+const N3: NodeId = NodeId(3);
+
+#[derive(Clone)]
+enum Event {
+    View(View),
+    Group(GroupView),
+    Message(NodeId, Message),
+}
+
+struct Bus {
+    now: Instant,
+    domains: BTreeMap<NodeId, Domain>,
+    cluster: BTreeMap<NodeId, Member>,
+    group: BTreeSet<NodeId>,
+    view: u64,
+    group_view: u64,
+    pending: std::collections::VecDeque<(NodeId, Message)>,
+    /// Agents started: (by, victim).
+    fenced: Vec<(NodeId, NodeId)>,
+    clean_start: bool,
+}
+
+impl Bus {
+    fn new() -> Self {
+        Self {
+            now: Instant(0),
+            domains: BTreeMap::new(),
+            cluster: BTreeMap::new(),
+            group: BTreeSet::new(),
+            view: 0,
+            group_view: 0,
+            pending: std::collections::VecDeque::new(),
+            fenced: Vec::new(),
+            clean_start: true,
+        }
+    }
+
+    fn three() -> Self {
+        let mut bus = Self::new();
+        bus.cluster_join(&[1, 2, 3]);
+        for node in [1, 2, 3] {
+            bus.daemon_join(node);
+        }
+        bus.run();
+        bus
+    }
+
+    fn config(&self, node: NodeId) -> Config {
+        Config {
+            node,
+            nodes: [N1, N2, N3].into(),
+            post_fail_delay_ms: 0,
+            post_join_delay_ms: 6000,
+            clean_start: self.clean_start,
+        }
+    }
+
+    fn event(&mut self, event: &Event) {
+        let nodes: Vec<NodeId> = self.domains.keys().copied().collect();
+        for node in nodes {
+            if self.cluster.contains_key(&node) {
+                self.one(node, |domain, now, fx| match event.clone() {
+                    Event::View(view) => domain.handle_view(now, view, fx),
+                    Event::Group(group) => domain.handle_group(now, &group, fx),
+                    Event::Message(from, message) => domain.handle_message(now, from, message, fx),
+                });
+            }
+        }
+    }
+
+    fn one(&mut self, node: NodeId, f: impl FnOnce(&mut Domain, Instant, &mut Vec<Effect>)) {
+        let mut fx = Vec::new();
+        f(self.domains.get_mut(&node).unwrap(), self.now, &mut fx);
+        for effect in fx {
+            match effect {
+                Effect::Send(message) => self.pending.push_back((node, message)),
+                Effect::Fence { node: victim, .. } => self.fenced.push((node, victim)),
+                Effect::Changed
+                | Effect::Answered { .. }
+                | Effect::Accused { .. }
+                | Effect::Cleared { .. }
+                | Effect::Known => {}
+            }
+        }
+    }
+
+    /// Delivers messages until there are none.
+    fn run(&mut self) {
+        while let Some((from, message)) = self.pending.pop_front() {
+            if self.group.contains(&from) {
+                self.event(&Event::Message(from, message));
+            }
+        }
+    }
+
+    fn cluster_view(&mut self, failed: Vec<Member>) {
+        self.view += 1;
+        let members: Vec<Member> = self.cluster.values().cloned().collect();
+        let quorate = self.cluster.len() >= 2;
+        self.event(&Event::View(View {
+            number: self.view,
+            members,
+            failed,
+            quorate,
+        }));
+        for node in self.domains.keys().copied().collect::<Vec<_>>() {
+            self.one(node, |domain, now, fx| {
+                domain.handle_quorum(now, quorate, fx)
+            });
+        }
+    }
+
+    fn life(&self, node: u32) -> Member {
+        let incarnation = u64::from(node) * 100 + self.view;
+        Member {
+            node: NodeId(node),
+            incarnation,
+            boot_id: format!("boot-{node}-{}", self.view),
+        }
+    }
+
+    fn cluster_join(&mut self, nodes: &[u32]) {
+        for node in nodes {
+            self.cluster.insert(NodeId(*node), self.life(*node));
+        }
+        self.cluster_view(Vec::new());
+    }
+
+    fn daemon_join(&mut self, node: u32) {
+        let node = NodeId(node);
+        self.domains.insert(node, Domain::new(self.config(node)));
+        let members = self.cluster.values().cloned().collect();
+        let quorate = self.cluster.len() >= 2;
+        let view = View {
+            number: self.view,
+            members,
+            failed: Vec::new(),
+            quorate,
+        };
+        self.one(node, |domain, now, fx| {
+            domain.handle_view(now, view, fx);
+            domain.handle_quorum(now, quorate, fx);
+        });
+        self.group.insert(node);
+        self.group_event(vec![node]);
+    }
+
+    fn group_event(&mut self, joined: Vec<NodeId>) {
+        self.group_view += 1;
+        let members = self.group.iter().copied().collect();
+        self.event(&Event::Group(GroupView {
+            number: self.group_view,
+            members,
+            joined,
+        }));
+    }
+
+    /// The node dies: the view says so, then the group.
+    fn kill(&mut self, node: u32) {
+        let node = NodeId(node);
+        self.domains.remove(&node);
+        let member = self.cluster.remove(&node).unwrap();
+        self.cluster_view(vec![member]);
+        if self.group.remove(&node) {
+            self.pending.retain(|(from, _)| *from != node);
+            self.group_event(Vec::new());
+        }
+    }
+
+    fn agent(&mut self, by: NodeId, victim: NodeId, success: bool) {
+        self.one(by, |domain, now, fx| {
+            domain.handle_agent(now, victim, success, 1000, fx)
+        });
+    }
+
+    fn advance(&mut self, milliseconds: u64) {
+        self.now = self.now.after(milliseconds);
+        for node in self.domains.keys().copied().collect::<Vec<_>>() {
+            self.one(node, |domain, now, fx| {
+                if domain.next_timeout().is_some_and(|due| due <= now) {
+                    domain.handle_timeout(now, fx);
+                }
+            });
+        }
+    }
+
+    fn victims(&self, node: NodeId) -> Vec<NodeId> {
+        self.domains[&node].state().victims
+    }
+
+    fn assert_agreed(&self) {
+        let mut states = self.domains.values().map(Domain::state);
+        let first = states.next().unwrap();
+        assert!(
+            states.all(|state| state == first),
+            "all daemons have the same state"
+        );
+    }
+}
+
+#[test]
+fn a_failed_member_is_fenced_by_the_lowest_and_cleared_everywhere_at_once() {
+    let mut bus = Bus::three();
+    bus.kill(2);
+    assert_eq!(bus.fenced, [(N1, N2)]);
+    assert_eq!(bus.victims(N1), [N2]);
+    assert_eq!(bus.victims(N3), [N2]);
+    assert_eq!(bus.domains[&N3].state().view, bus.view);
+    bus.agent(N1, N2, true);
+    assert_eq!(
+        bus.victims(N1),
+        [N2],
+        "not before the message has come back"
+    );
+    bus.run();
+    assert_eq!(bus.victims(N1), []);
+    assert_eq!(bus.victims(N3), []);
+    assert_eq!(bus.domains[&N3].history().count(), 1);
+    assert_eq!(bus.domains[&N1].wait(), Wait::None);
+}
+
+#[test]
+fn a_clean_leave_makes_no_victim() {
+    let mut bus = Bus::three();
+    bus.domains.remove(&N2);
+    bus.cluster.remove(&N2);
+    bus.cluster_view(Vec::new());
+    bus.group.remove(&N2);
+    bus.group_event(Vec::new());
+    bus.run();
+    assert_eq!(bus.fenced, []);
+    bus.assert_agreed();
+    assert_eq!(bus.victims(N1), []);
+}
+
+#[test]
+fn the_next_master_takes_over_when_the_first_dies_while_fencing() {
+    let mut bus = Bus::three();
+    bus.kill(2);
+    assert_eq!(bus.fenced, [(N1, N2)]);
+    // Three nodes: with one left nobody is quorate.
+    bus.kill(1);
+    assert_eq!(bus.victims(N3), [N1, N2]);
+    assert_eq!(bus.domains[&N3].wait(), Wait::Quorum);
+    assert_eq!(bus.fenced.len(), 1, "an inquorate node fences nobody");
+    bus.one(N3, |domain, now, fx| domain.handle_quorum(now, true, fx));
+    assert_eq!(bus.fenced[1..], [(N3, N1)]);
+    bus.agent(N3, N1, true);
+    bus.run();
+    assert_eq!(bus.fenced[2..], [(N3, N2)]);
+}
+
+#[test]
+fn a_failed_attempt_is_repeated_after_the_pause_and_others_get_their_turn() {
+    let mut bus = Bus::three();
+    bus.kill(2);
+    bus.agent(N1, N2, false);
+    assert_eq!(bus.fenced.len(), 1);
+    assert_eq!(bus.domains[&N1].wait(), Wait::Delay);
+    bus.advance(RETRY_DELAY_MS - 1);
+    assert_eq!(bus.fenced.len(), 1);
+    bus.advance(1);
+    assert_eq!(bus.fenced.len(), 2);
+    bus.one(N1, |domain, now, fx| {
+        let accuse = Message::Accuse {
+            node: N3,
+            reason: "test".into(),
+            request: 1,
+        };
+        domain.handle_message(now, N1, accuse, fx);
+    });
+    bus.agent(N1, N2, false);
+    bus.advance(RETRY_DELAY_MS);
+    assert_eq!(bus.fenced[2], (N1, N3), "the one tried least often");
+}
+
+#[test]
+fn a_victim_back_after_a_reboot_is_cleared_and_one_without_is_not() {
+    let mut bus = Bus::three();
+    let old = bus.cluster[&N2].clone();
+    bus.kill(2);
+    bus.cluster.insert(
+        N2,
+        Member {
+            incarnation: 7777,
+            ..old.clone()
+        },
+    );
+    bus.cluster_view(Vec::new());
+    assert_eq!(bus.victims(N1), [N2], "same boot: it may hold what it held");
+    bus.cluster.insert(
+        N2,
+        Member {
+            boot_id: "another".into(),
+            incarnation: 7778,
+            ..old
+        },
+    );
+    bus.cluster_view(Vec::new());
+    assert_eq!(bus.victims(N1), []);
+    assert_eq!(
+        bus.domains[&N3].history().next().unwrap().1.how,
+        How::Member
+    );
+}
+
+#[test]
+fn nodes_never_seen_are_fenced_after_the_join_delay_unless_told_otherwise() {
+    let mut bus = Bus::new();
+    bus.clean_start = false;
+    bus.cluster_join(&[1, 2]);
+    bus.daemon_join(1);
+    bus.run();
+    assert_eq!(bus.victims(N1), [N3]);
+    bus.advance(5999);
+    assert_eq!(bus.fenced, []);
+    bus.advance(1);
+    assert_eq!(bus.fenced, [(N1, N3)]);
+    bus.cluster_join(&[3]);
+    assert_eq!(bus.victims(N1), [], "a fresh member holds nothing");
+}
+
+#[test]
+fn a_joiner_knows_nothing_until_the_snapshot_and_then_everything() {
+    let mut bus = Bus::three();
+    bus.kill(2);
+    bus.domains.remove(&N3);
+    bus.group.remove(&N3);
+    bus.group_event(Vec::new());
+    bus.run();
+    bus.daemon_join(3);
+    assert_eq!(bus.domains[&N3].state(), State::default());
+    assert_eq!(bus.domains[&N3].wait(), Wait::Messages);
+    // What happens between the group view and the snapshot counts, too.
+    bus.agent(N1, N2, true);
+    bus.run();
+    bus.assert_agreed();
+    assert_eq!(bus.victims(N3), []);
+    assert_eq!(bus.domains[&N3].history().count(), 1);
+}
+
+#[test]
+fn a_joiner_founds_the_domain_when_all_who_knew_are_gone() {
+    let mut bus = Bus::new();
+    bus.cluster_join(&[1, 2, 3]);
+    bus.daemon_join(1);
+    bus.run();
+    // 2 and 3 join in two steps, and 1 dies before its snapshots are out.
+    bus.daemon_join(2);
+    bus.daemon_join(3);
+    bus.kill(1);
+    bus.run();
+    bus.assert_agreed();
+    assert_eq!(bus.victims(N3), [N1]);
+    assert_eq!(bus.fenced, [(N2, N1)]);
+}
+
+#[test]
+fn an_accused_member_is_fenced_by_another_and_only_once() {
+    let mut bus = Bus::three();
+    bus.pending.push_back((
+        N3,
+        Message::Accuse {
+            node: N1,
+            reason: "its dlm_controld died".into(),
+            request: 5,
+        },
+    ));
+    bus.run();
+    assert_eq!(bus.fenced, [(N2, N1)], "nobody fences himself");
+    bus.agent(N2, N1, true);
+    bus.run();
+    bus.kill(1);
+    assert_eq!(bus.victims(N2), [], "it failed because it was fenced");
+    assert_eq!(bus.fenced.len(), 1);
+}
+
+#[test]
+fn an_agent_result_for_a_victim_cleared_meanwhile_changes_nothing() {
+    let mut bus = Bus::three();
+    bus.kill(2);
+    bus.pending.push_back((
+        N3,
+        Message::Acknowledge {
+            node: N2,
+            at: 1,
+            request: 1,
+        },
+    ));
+    bus.run();
+    assert_eq!(bus.victims(N1), []);
+    bus.agent(N1, N2, true);
+    assert!(bus.pending.is_empty(), "no second announcement");
+    assert_eq!(
+        bus.domains[&N1].history().next().unwrap().1.how,
+        How::Override
+    );
+}
+
+#[test]
+fn a_message_about_an_earlier_life_does_not_clear_a_later_one() {
+    let mut bus = Bus::three();
+    bus.kill(2);
+    let stale = bus.domains[&N1].victims().next().unwrap().1.clone();
+    bus.agent(N1, N2, true);
+    bus.run();
+    bus.cluster_join(&[2]);
+    bus.kill(2);
+    assert_eq!(bus.victims(N1), [N2]);
+    let record = Record {
+        how: How::Agent,
+        by: N1,
+        at: 1,
+        ended: stale.incarnation,
+    };
+    bus.pending.push_back((
+        N1,
+        Message::Done {
+            node: N2,
+            victim: stale,
+            record,
+        },
+    ));
+    bus.run();
+    assert_eq!(bus.victims(N1), [N2]);
+}

@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! What fence daemons say to each other in the domain's group.
+//!
+//! JSON with a version: these messages are few and small, and a person who
+//! reads a capture should see what was decided. A message of another version,
+//! or one that does not parse, is dropped and logged, never guessed at.
+
+use serde::Deserialize;
+use serde::Serialize;
+
+use crate::NodeId;
+use crate::domain::Record;
+use crate::domain::Victim;
+
+/// Version of these messages.
+pub const VERSION: u32 = 1;
+
+/// How a victim ceased to be one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum How {
+    /// A fence agent said so.
+    Agent,
+    /// It came back after a reboot of its own.
+    Member,
+    /// An operator said so.
+    Override,
+}
+
+/// A message of the domain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Message {
+    /// The sender's state as of a group view, for those who joined in it.
+    Snapshot {
+        /// Number of the group view.
+        group_view: u64,
+        /// Victims at that point.
+        victims: Vec<(NodeId, Victim)>,
+        /// What was done before.
+        history: Vec<(NodeId, Record)>,
+    },
+    /// A victim is one no longer.
+    Done {
+        /// Which.
+        node: NodeId,
+        /// The life of the victim this is about.
+        victim: Victim,
+        /// What was done.
+        record: Record,
+    },
+    /// A member asks that this node be fenced.
+    Accuse {
+        /// Which.
+        node: NodeId,
+        /// Why.
+        reason: String,
+        /// Number by which the sender knows its request.
+        request: u64,
+    },
+    /// An operator says that this victim is off or was reset.
+    Acknowledge {
+        /// Which.
+        node: NodeId,
+        /// Seconds since the epoch on the sender's clock.
+        at: u64,
+        /// Number by which the sender knows its request.
+        request: u64,
+    },
+}
+
+#[derive(Serialize, Deserialize)]
+struct Envelope {
+    version: u32,
+    message: Message,
+}
+
+/// Why bytes are not a message.
+#[derive(Debug, thiserror::Error)]
+pub enum WireError {
+    /// Not JSON, or not of these messages.
+    #[error("does not parse: {0}")]
+    Json(#[from] serde_json::Error),
+    /// Of another version.
+    #[error("is of version {0}, this daemon speaks {VERSION}")]
+    Version(u32),
+}
+
+impl Message {
+    /// The bytes of this message.
+    ///
+    /// # Errors
+    /// None for the messages of this type; the signature is the encoder's.
+    pub fn encode(&self) -> Result<Vec<u8>, WireError> {
+        let envelope = Envelope {
+            version: VERSION,
+            message: self.clone(),
+        };
+        Ok(serde_json::to_vec(&envelope)?)
+    }
+
+    /// The message in these bytes.
+    ///
+    /// # Errors
+    /// [`WireError`]; nothing was taken from the bytes.
+    pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
+        #[derive(Deserialize)]
+        struct Version {
+            version: u32,
+        }
+        let Version { version } = serde_json::from_slice(bytes)?;
+        if version != VERSION {
+            return Err(WireError::Version(version));
+        }
+        let envelope: Envelope = serde_json::from_slice(bytes)?;
+        Ok(envelope.message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Reason;
+
+    fn victim() -> Victim {
+        Victim {
+            incarnation: Some(7),
+            boot_id: Some("b".into()),
+            view: 3,
+            reason: Reason::Failed,
+        }
+    }
+
+    fn record() -> Record {
+        Record {
+            how: How::Agent,
+            by: NodeId(1),
+            at: 1_800_000_000,
+            ended: Some(7),
+        }
+    }
+
+    #[test]
+    fn every_message_has_its_golden_bytes() {
+        let n = NodeId(2);
+        let victim_json = r#"{"incarnation":7,"boot_id":"b","view":3,"reason":"failed"}"#;
+        let record_json = r#"{"how":"agent","by":1,"at":1800000000,"ended":7}"#;
+        let cases = [
+            (
+                Message::Snapshot {
+                    group_view: 4,
+                    victims: vec![(n, victim())],
+                    history: vec![(n, record())],
+                },
+                format!(
+                    "{{\"snapshot\":{{\"group_view\":4,\"victims\":[[2,{victim_json}]],\
+                     \"history\":[[2,{record_json}]]}}}}"
+                ),
+            ),
+            (
+                Message::Done {
+                    node: n,
+                    victim: victim(),
+                    record: record(),
+                },
+                format!(r#"{{"done":{{"node":2,"victim":{victim_json},"record":{record_json}}}}}"#),
+            ),
+            (
+                Message::Accuse {
+                    node: n,
+                    reason: "r".into(),
+                    request: 9,
+                },
+                r#"{"accuse":{"node":2,"reason":"r","request":9}}"#.into(),
+            ),
+            (
+                Message::Acknowledge {
+                    node: n,
+                    at: 5,
+                    request: 9,
+                },
+                r#"{"acknowledge":{"node":2,"at":5,"request":9}}"#.into(),
+            ),
+        ];
+        for (message, golden) in cases {
+            let golden = format!(r#"{{"version":1,"message":{golden}}}"#);
+            assert_eq!(
+                String::from_utf8(message.encode().unwrap()).unwrap(),
+                golden
+            );
+            assert_eq!(Message::decode(golden.as_bytes()).unwrap(), message);
+        }
+    }
+
+    #[test]
+    fn truncated_and_foreign_bytes_are_errors() {
+        let bytes = Message::Accuse {
+            node: NodeId(2),
+            reason: "r".into(),
+            request: 1,
+        }
+        .encode()
+        .unwrap();
+        for length in 0..bytes.len() {
+            assert!(
+                Message::decode(&bytes[..length]).is_err(),
+                "length {length}"
+            );
+        }
+        let newer = br#"{"version":2,"message":{"unheard_of":{}}}"#;
+        assert!(matches!(Message::decode(newer), Err(WireError::Version(2))));
+    }
+}

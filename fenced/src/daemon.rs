@@ -1,0 +1,494 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! The daemon around the fence domain: one loop that waits for cmand, clients,
+//! agents, signals and the domain's timer, feeds the domain, and carries out
+//! its effects afterwards, never inside.
+
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::Duration;
+use std::time::Instant;
+use std::time::SystemTime;
+
+use cluster_rt::client::CallError;
+use cluster_rt::client::ServerFrame;
+use cluster_rt::config::Config;
+use cluster_rt::config::IdentityError;
+use cluster_rt::exit;
+use cluster_rt::log::Log;
+use cluster_rt::notify;
+use cluster_rt::server::BindError;
+use cluster_rt::server::ClientId;
+use cluster_rt::server::Input;
+use cluster_rt::server::Peer;
+use cluster_rt::server::Server;
+use fenced_client::Reply;
+use fenced_client::Request;
+use fenced_core::Domain;
+use fenced_core::Effect;
+use fenced_core::NodeId;
+use fenced_core::wire::Message;
+use tokio::signal::unix::SignalKind;
+use tokio::signal::unix::signal;
+use tokio::sync::mpsc;
+
+use crate::agent;
+use crate::agent::Method;
+use crate::plan;
+use crate::report;
+
+/// The group all fence daemons of a cluster join.
+const GROUP: &str = "fence:default";
+
+/// How long the end waits for the others to agree that this node has left.
+const LEAVE_LIMIT: Duration = Duration::from_secs(5);
+
+/// What the daemon takes from the configuration.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    domain: fenced_core::Config,
+    names: BTreeMap<NodeId, String>,
+    methods: BTreeMap<NodeId, Vec<Method>>,
+}
+
+impl Settings {
+    /// # Errors
+    /// When this machine is none of the configured nodes.
+    pub(crate) fn new(config: &Config, name: Option<&str>) -> Result<Self, IdentityError> {
+        let node = NodeId(config.local_node(name)?.id);
+        Ok(Self {
+            domain: fenced_core::Config {
+                node,
+                nodes: config.nodes.iter().map(|node| NodeId(node.id)).collect(),
+                post_fail_delay_ms: config.fence.post_fail_delay_ms.into(),
+                post_join_delay_ms: config.fence.post_join_delay_ms.into(),
+                clean_start: config.fence.clean_start,
+            },
+            names: config
+                .nodes
+                .iter()
+                .map(|n| (NodeId(n.id), n.name.clone()))
+                .collect(),
+            methods: plan::methods(config),
+        })
+    }
+}
+
+/// Why the daemon ended although nobody asked it to.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DaemonError {
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    #[error("connection to cmand: {0}")]
+    Cmand(#[from] CallError),
+    #[error("cmand refused: {0}")]
+    Refused(cmand_client::Refusal),
+    #[error("the cluster went on without this node: {0}; reset it")]
+    Expelled(String),
+    #[error("setting up signals: {0}")]
+    Signals(std::io::Error),
+}
+
+impl DaemonError {
+    /// The exit status that tells a service manager what to do.
+    pub(crate) fn status(&self) -> u8 {
+        match self {
+            Self::Bind(BindError::Running { .. }) => exit::RUNNING,
+            Self::Bind(BindError::System { .. })
+            | Self::Cmand(_)
+            | Self::Refused(_)
+            | Self::Signals(_) => exit::FAILED,
+            Self::Expelled(_) => exit::RESET,
+        }
+    }
+}
+
+/// An agent run that ended.
+type AgentResult = (NodeId, Result<String, String>);
+
+/// fenced at work.
+pub(crate) struct Daemon {
+    settings: Settings,
+    domain: Domain,
+    server: Server<Request>,
+    cmand: cmand_client::Connection,
+    log: Log,
+    begun: Instant,
+    agents: (mpsc::Sender<AgentResult>, mpsc::Receiver<AgentResult>),
+    subscribers: BTreeSet<ClientId>,
+    /// Clients' requests that wait for the domain, by the number in the message.
+    waiting: BTreeMap<u64, (ClientId, u64)>,
+    next_request: u64,
+    last_failure: String,
+    /// Whether the attempt under way is worth lines in the log.
+    verbose: bool,
+    /// What subscribers were told last.
+    told: fenced_client::State,
+}
+
+impl Daemon {
+    /// Opens the control socket, connects to cmand and asks to join the domain.
+    pub(crate) async fn start(
+        settings: Settings,
+        socket: &Path,
+        cmand: &Path,
+        log: Log,
+    ) -> Result<Self, DaemonError> {
+        let server = Server::bind(socket)?;
+        let mut cmand = cmand_client::connect(cmand).await?;
+        let client = "fenced".to_owned();
+        cmand
+            .0
+            .send(&cmand_client::Request::Subscribe { client })
+            .await?;
+        cmand
+            .0
+            .send(&cmand_client::Request::GroupJoin {
+                group: GROUP.into(),
+            })
+            .await?;
+        Ok(Self {
+            domain: Domain::new(settings.domain.clone()),
+            settings,
+            server,
+            cmand,
+            log,
+            begun: Instant::now(),
+            agents: mpsc::channel(8),
+            subscribers: BTreeSet::new(),
+            waiting: BTreeMap::new(),
+            next_request: 1,
+            last_failure: String::new(),
+            verbose: true,
+            told: fenced_client::State::default(),
+        })
+    }
+
+    /// Works until told to end.
+    pub(crate) async fn run(mut self) -> Result<(), DaemonError> {
+        let mut terminate = signal(SignalKind::terminate()).map_err(DaemonError::Signals)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(DaemonError::Signals)?;
+        notify::notify(&notify::State::Ready);
+        let end = loop {
+            let timer = self.timer();
+            let step = tokio::select! {
+                frame = self.cmand.1.next() => match frame {
+                    Ok(frame) => self.handle_cmand(frame).await,
+                    Err(error) => Err(error.into()),
+                },
+                input = self.server.next() => self.handle_client(input).await,
+                Some((node, result)) = self.agents.1.recv() => {
+                    self.handle_agent(node, result).await
+                }
+                () = tokio::time::sleep(timer) => {
+                    let now = self.now();
+                    self.domain_step(|domain, fx| domain.handle_timeout(now, fx)).await
+                }
+                _ = terminate.recv() => break Ok(()),
+                _ = interrupt.recv() => break Ok(()),
+            };
+            if let Err(error) = step {
+                break Err(error);
+            }
+        };
+        notify::notify(&notify::State::Stopping);
+        if end.is_ok() {
+            self.leave().await?;
+        }
+        self.server.shutdown().await;
+        end
+    }
+
+    /// Leaves the domain and waits until the others know: a connection that ends before that looks
+    /// like a daemon that died.
+    async fn leave(&mut self) -> Result<(), DaemonError> {
+        tracing::info!("leaving the fence domain");
+        let leave = cmand_client::Request::GroupLeave {
+            group: GROUP.into(),
+        };
+        self.cmand.0.send(&leave).await?;
+        let own = self.settings.domain.node.0;
+        let is_out = |group: &cmand_client::GroupView| {
+            group.group == GROUP && group.members.iter().all(|node| node.0 != own)
+        };
+        let heard = async {
+            loop {
+                match self.cmand.1.next().await? {
+                    ServerFrame::Event(cmand_client::Event::Group(group)) if is_out(&group) => {
+                        return Ok(());
+                    }
+                    ServerFrame::Event(_) | ServerFrame::Reply { .. } => {}
+                }
+            }
+        };
+        match tokio::time::timeout(LEAVE_LIMIT, heard).await {
+            Ok(result) => result,
+            // Without a majority nothing is agreed on; the end of the connection must do.
+            Err(_) => Ok(()),
+        }
+    }
+
+    fn now(&self) -> fenced_core::Instant {
+        fenced_core::Instant(u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// Time until the domain wants to be woken; an hour when it does not.
+    fn timer(&self) -> Duration {
+        let due = self.domain.next_timeout();
+        due.map_or(Duration::from_secs(3600), |due| {
+            Duration::from_millis(due.0.saturating_sub(self.now().0))
+        })
+    }
+
+    fn name(&self, node: NodeId) -> &str {
+        self.settings.names.get(&node).map_or("?", String::as_str)
+    }
+
+    /// Lets the domain take one step and carries out what it wants.
+    async fn domain_step(
+        &mut self,
+        step: impl FnOnce(&mut Domain, &mut Vec<Effect>),
+    ) -> Result<(), DaemonError> {
+        let mut effects = Vec::new();
+        step(&mut self.domain, &mut effects);
+        for effect in effects {
+            self.carry_out(effect).await?;
+        }
+        Ok(())
+    }
+
+    async fn carry_out(&mut self, effect: Effect) -> Result<(), DaemonError> {
+        match effect {
+            Effect::Send(message) => self.send(&message).await?,
+            Effect::Fence {
+                node,
+                attempt,
+                verbose,
+            } => self.fence(node, attempt, verbose),
+            Effect::Changed => self.tell(),
+            Effect::Answered { request } => {
+                self.tell();
+                if let Some((client, id)) = self.waiting.remove(&request) {
+                    self.server.reply(client, id, Ok(Reply::Done));
+                }
+            }
+            Effect::Accused { node, reason } => {
+                tracing::info!(%node, name = self.name(node), %reason, "must be fenced");
+            }
+            Effect::Cleared { node, record } => {
+                let how = report::how(record.how);
+                let by = record.by;
+                tracing::info!(%node, name = self.name(node), %how, %by, "fenced");
+                self.last_failure.clear();
+            }
+            Effect::Known => {
+                let members = self.domain.members().len();
+                tracing::info!(members, "the fence domain's state is known");
+            }
+        }
+        Ok(())
+    }
+
+    async fn send(&mut self, message: &Message) -> Result<(), DaemonError> {
+        match message.encode() {
+            Ok(payload) => {
+                let group = GROUP.to_owned();
+                let request = cmand_client::Request::GroupSend { group, payload };
+                self.cmand.0.send(&request).await?;
+            }
+            Err(error) => tracing::error!(%error, "a message could not be encoded"),
+        }
+        Ok(())
+    }
+
+    fn fence(&mut self, node: NodeId, attempt: u32, verbose: bool) {
+        let name = self.name(node).to_owned();
+        if verbose {
+            tracing::info!(%node, name, attempt, "fencing");
+        }
+        let methods = self
+            .settings
+            .methods
+            .get(&node)
+            .cloned()
+            .unwrap_or_default();
+        let results = self.agents.0.clone();
+        tokio::spawn(async move {
+            let result = agent::fence(&name, &methods).await;
+            // The daemon is gone when nobody receives this.
+            let _ = results.send((node, result)).await;
+        });
+        self.verbose = verbose;
+    }
+
+    async fn handle_agent(
+        &mut self,
+        node: NodeId,
+        result: Result<String, String>,
+    ) -> Result<(), DaemonError> {
+        let name = self.name(node).to_owned();
+        match &result {
+            Ok(method) => tracing::info!(%node, name, method, "agent reports success"),
+            Err(why) => {
+                if self.verbose {
+                    tracing::error!(%node, name, %why, "fencing failed, will be tried again");
+                }
+                self.last_failure = format!("{name}: {why}");
+            }
+        }
+        let now = self.now();
+        let at = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let at = at.map_or(0, |since| since.as_secs());
+        let success = result.is_ok();
+        self.domain_step(|domain, fx| domain.handle_agent(now, node, success, at, fx))
+            .await
+    }
+
+    async fn handle_cmand(
+        &mut self,
+        frame: ServerFrame<cmand_client::Reply, cmand_client::Event>,
+    ) -> Result<(), DaemonError> {
+        let event = match frame {
+            ServerFrame::Event(event) => event,
+            ServerFrame::Reply { reply: Ok(_), .. } => return Ok(()),
+            ServerFrame::Reply {
+                reply: Err(refusal),
+                ..
+            } => {
+                return Err(DaemonError::Refused(refusal));
+            }
+        };
+        let now = self.now();
+        match event {
+            cmand_client::Event::View(view) => {
+                let view = report::view(&view);
+                self.domain_step(|domain, fx| domain.handle_view(now, view, fx))
+                    .await
+            }
+            cmand_client::Event::Quorum { quorate, reason } => {
+                tracing::debug!(quorate, %reason, "quorum");
+                self.domain_step(|domain, fx| domain.handle_quorum(now, quorate, fx))
+                    .await
+            }
+            cmand_client::Event::Group(group) if group.group == GROUP => {
+                let group = report::group(&group);
+                self.domain_step(|domain, fx| domain.handle_group(now, &group, fx))
+                    .await
+            }
+            cmand_client::Event::Message {
+                group,
+                from,
+                payload,
+            } if group == GROUP => {
+                let from = NodeId(from.0);
+                match Message::decode(&payload) {
+                    Ok(message) => {
+                        let step = |domain: &mut Domain, fx: &mut Vec<Effect>| {
+                            domain.handle_message(now, from, message, fx);
+                        };
+                        self.domain_step(step).await
+                    }
+                    Err(error) => {
+                        tracing::warn!(%from, %error, "message dropped");
+                        Ok(())
+                    }
+                }
+            }
+            cmand_client::Event::Group(_) | cmand_client::Event::Message { .. } => Ok(()),
+            cmand_client::Event::Expelled { reason } => Err(DaemonError::Expelled(reason)),
+        }
+    }
+
+    async fn handle_client(&mut self, input: Input<Request>) -> Result<(), DaemonError> {
+        match input {
+            Input::Request {
+                client,
+                peer,
+                id,
+                request,
+            } => self.handle_request(client, peer, id, request).await,
+            Input::Gone { client } => {
+                self.subscribers.remove(&client);
+                self.waiting.retain(|_, (waiter, _)| *waiter != client);
+                Ok(())
+            }
+        }
+    }
+
+    async fn handle_request(
+        &mut self,
+        client: ClientId,
+        peer: Peer,
+        id: u64,
+        request: Request,
+    ) -> Result<(), DaemonError> {
+        let privileged = peer.require_privileged();
+        let message = match request {
+            Request::Status => {
+                let nodes = self.settings.names.keys().copied();
+                let status = report::status(&self.domain, nodes, &self.last_failure);
+                self.server
+                    .reply(client, id, Ok(Reply::Status(Box::new(status))));
+                return Ok(());
+            }
+            Request::Dump => {
+                let reply = privileged.map(|()| Reply::Dump(self.log.dump()));
+                self.server.reply(client, id, reply);
+                return Ok(());
+            }
+            Request::Subscribe { client: name } => {
+                tracing::debug!(%client, name, "subscribed");
+                self.server
+                    .reply(client, id, privileged.map(|()| Reply::Done));
+                if peer.is_privileged() {
+                    self.subscribers.insert(client);
+                    self.server
+                        .event(client, fenced_client::Event::State(self.told.clone()));
+                }
+                return Ok(());
+            }
+            Request::Fence { node, reason } => {
+                let request = self.next_request;
+                report::known(NodeId(node.0), &self.settings.names).map(|node| Message::Accuse {
+                    node,
+                    reason,
+                    request,
+                })
+            }
+            Request::Acknowledge { node } => {
+                let request = self.next_request;
+                let at = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+                let at = at.map_or(0, |since| since.as_secs());
+                report::victim(NodeId(node.0), &self.domain).map(|node| Message::Acknowledge {
+                    node,
+                    at,
+                    request,
+                })
+            }
+        };
+        match privileged.and(message) {
+            Ok(message) => {
+                self.waiting.insert(self.next_request, (client, id));
+                self.next_request += 1;
+                self.send(&message).await
+            }
+            Err(refusal) => {
+                self.server.reply(client, id, Err::<Reply, _>(refusal));
+                Ok(())
+            }
+        }
+    }
+
+    /// Tells subscribers the state when it is another than they were told.
+    fn tell(&mut self) {
+        let state = report::state(&self.domain.state());
+        if state == self.told {
+            return;
+        }
+        self.told = state;
+        for client in &self.subscribers {
+            self.server
+                .event(*client, fenced_client::Event::State(self.told.clone()));
+        }
+    }
+}

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! fenced: decides which nodes must be fenced, has it done, and says when each
+//! one is. The decisions are `fenced-core`'s; here are the sockets, the clock
+//! and the agents.
+
+mod agent;
+mod daemon;
+mod plan;
+mod report;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use cluster_rt::config;
+use cluster_rt::exit;
+use cluster_rt::log;
+use tracing::Level;
+
+use crate::daemon::Daemon;
+use crate::daemon::Settings;
+
+/// The fence daemon.
+#[derive(Debug, Parser)]
+#[command(name = "fenced", version, after_help = EXIT_STATUS)]
+struct Options {
+    /// Configuration file
+    #[arg(long, value_name = "PATH", default_value = config::PATH)]
+    config: PathBuf,
+    /// Name of this node in the configuration, instead of the host name
+    #[arg(long, value_name = "NAME")]
+    node: Option<String>,
+    /// Control socket to offer
+    #[arg(long, value_name = "PATH", default_value = fenced_client::SOCKET)]
+    socket: PathBuf,
+    /// Control socket of cmand
+    #[arg(long, value_name = "PATH", default_value = cmand_client::SOCKET)]
+    cmand: PathBuf,
+    /// Log debug lines, too
+    #[arg(long)]
+    debug: bool,
+}
+
+/// Foot of `--help`; the man page repeats it.
+const EXIT_STATUS: &str = "\
+Exit status: 0 ended as asked; 1 failed, for example because cmand is gone; 2 the command line
+is wrong; 3 the configuration is wrong; 4 another fenced runs; 5 the cluster went on without
+this node, which must be reset.";
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    let log = log::init(if options.debug {
+        Level::DEBUG
+    } else {
+        Level::INFO
+    });
+    let config = match config::load(&options.config) {
+        Ok(config) => config,
+        Err(error) => return exit::report("fenced", &error, exit::CONFIG),
+    };
+    let settings = match Settings::new(&config, options.node.as_deref()) {
+        Ok(settings) => settings,
+        Err(error) => return exit::report("fenced", &error, exit::CONFIG),
+    };
+    let runtime = match tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => return exit::report("fenced", &error, exit::FAILED),
+    };
+    let end = runtime.block_on(async {
+        Daemon::start(settings, &options.socket, &options.cmand, log.clone())
+            .await?
+            .run()
+            .await
+    });
+    log.flush();
+    match end {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => exit::report("fenced", &error, error.status()),
+    }
+}

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Between the words of the control sockets and those of the core. Pure.
+
+use std::collections::BTreeMap;
+
+use cmand_client::Departure;
+use fenced_client::How;
+use fenced_client::Node;
+use fenced_client::Refusal;
+use fenced_client::RefusalKind;
+use fenced_client::Status;
+use fenced_client::Wait;
+use fenced_core::Domain;
+use fenced_core::Member;
+use fenced_core::NodeId;
+use fenced_core::wire;
+
+fn member(member: &cmand_client::Member) -> Member {
+    Member {
+        node: NodeId(member.node.0),
+        incarnation: member.incarnation.0,
+        boot_id: member.boot_id.clone(),
+    }
+}
+
+/// A cluster view, as far as it concerns fencing.
+pub(crate) fn view(view: &cmand_client::View) -> fenced_core::View {
+    let failed = view
+        .departed
+        .iter()
+        .filter(|departed| departed.why == Departure::NodeFailed);
+    fenced_core::View {
+        number: view.number,
+        members: view.members.iter().map(member).collect(),
+        failed: failed.map(|departed| member(&departed.member)).collect(),
+        quorate: view.quorate,
+    }
+}
+
+/// A view of the domain's group.
+pub(crate) fn group(group: &cmand_client::GroupView) -> fenced_core::GroupView {
+    fenced_core::GroupView {
+        number: group.number,
+        members: group.members.iter().map(|node| NodeId(node.0)).collect(),
+        joined: group.joined.iter().map(|node| NodeId(node.0)).collect(),
+    }
+}
+
+/// How a victim ceased to be one.
+pub(crate) fn how(how: wire::How) -> How {
+    match how {
+        wire::How::Agent => How::Agent,
+        wire::How::Member => How::Member,
+        wire::How::Override => How::Override,
+    }
+}
+
+/// What subscribers are told.
+pub(crate) fn state(state: &fenced_core::State) -> fenced_client::State {
+    fenced_client::State {
+        view: state.view,
+        victims: state
+            .victims
+            .iter()
+            .map(|node| cmand_client::NodeId(node.0))
+            .collect(),
+    }
+}
+
+/// What `fence_tool ls` shows.
+pub(crate) fn status(
+    domain: &Domain,
+    nodes: impl Iterator<Item = NodeId>,
+    last_failure: &str,
+) -> Status {
+    let victims: BTreeMap<NodeId, String> = domain
+        .victims()
+        .map(|(node, victim)| (node, victim.reason.to_string()))
+        .collect();
+    let history: BTreeMap<NodeId, _> = domain.history().collect();
+    let node = |node: NodeId| {
+        let record = history.get(&node);
+        Node {
+            node: cmand_client::NodeId(node.0),
+            member: domain.cluster_members().any(|member| member == node),
+            victim: victims.contains_key(&node),
+            reason: victims.get(&node).cloned().unwrap_or_default(),
+            how: record.map(|record| how(record.how)),
+            by: record.map_or(0, |record| record.by.0),
+            at: record.map_or(0, |record| record.at),
+        }
+    };
+    Status {
+        members: domain
+            .members()
+            .iter()
+            .map(|node| cmand_client::NodeId(node.0))
+            .collect(),
+        victim_count: victims.len(),
+        victim_now: domain.fencing().map_or(0, |node| node.0),
+        master: domain.master().map_or(0, |node| node.0),
+        wait: match domain.wait() {
+            fenced_core::Wait::None => Wait::None,
+            fenced_core::Wait::Quorum => Wait::Quorum,
+            fenced_core::Wait::Messages => Wait::Messages,
+            fenced_core::Wait::Delay => Wait::Delay,
+            fenced_core::Wait::Fencing => Wait::Fencing,
+        },
+        view: domain.state().view,
+        nodes: nodes.map(node).collect(),
+        last_failure: last_failure.to_owned(),
+    }
+}
+
+/// The node, if it is configured.
+pub(crate) fn known(node: NodeId, names: &BTreeMap<NodeId, String>) -> Result<NodeId, Refusal> {
+    if names.contains_key(&node) {
+        return Ok(node);
+    }
+    let message = format!("node {node} is not in cluster.toml");
+    Err(Refusal::new(RefusalKind::NotFound, message))
+}
+
+/// The node, if it is a victim.
+pub(crate) fn victim(node: NodeId, domain: &Domain) -> Result<NodeId, Refusal> {
+    if domain.victims().any(|(victim, _)| victim == node) {
+        return Ok(node);
+    }
+    let message = format!("node {node} is not a victim; `fence_tool ls -n` shows who is");
+    Err(Refusal::new(RefusalKind::NotFound, message))
+}

@@ -1,0 +1,358 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! The daemon as a process: a cmand of the test's own on one side, a real agent
+//! (a shell script) on the other, and clients of its control socket.
+
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+use std::path::Path;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use cluster_rt::server::ClientId;
+use cluster_rt::server::Input;
+use cluster_rt::server::Server;
+use cmand_client::Departed;
+use cmand_client::Departure;
+use cmand_client::Event;
+use cmand_client::GroupView;
+use cmand_client::Incarnation;
+use cmand_client::Member;
+use cmand_client::NodeId;
+use cmand_client::View;
+use fenced_client::State;
+use tokio::io::AsyncReadExt;
+use tokio::io::AsyncWriteExt;
+use tokio::net::UnixStream;
+use tokio::process::Child;
+use tokio::process::Command;
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// Directory of one test, with a configuration and an agent that writes what it
+/// was told into `agent.log` and ends as `agent.exit` says.
+fn place(name: &str) -> PathBuf {
+    let dir = std::env::temp_dir().join(format!("fenced-test-{}-{name}", std::process::id()));
+    let _ = std::fs::remove_dir_all(&dir);
+    std::fs::create_dir_all(&dir).unwrap();
+    let d = dir.display();
+    let nodes: String = (1..=3)
+        .map(|id| {
+            format!(
+                "[[node]]\nid = {id}\nname = \"n{id}\"\naddress = \"127.0.0.{id}\"\n\
+                 [[node.fence]]\nname = \"power\"\n\
+                 devices = [ {{ device = \"d\", plug = \"n{id}\" }} ]\n"
+            )
+        })
+        .collect();
+    let config = format!(
+        "[cluster]\nname = \"alpha\"\n{nodes}\n[fence]\nclean_start = true\n\
+         [[fence_device]]\nname = \"d\"\nagent = \"{d}/agent\"\ntimeout_s = 20\n"
+    );
+    std::fs::write(dir.join("cluster.toml"), config).unwrap();
+    let script = format!("cat >>{d}/agent.log; exit $(cat {d}/agent.exit)");
+    let written = std::process::Command::new("sh")
+        .args([
+            "-c",
+            "printf '#!/bin/sh\\n%s\\n' \"$1\" >\"$0\" && chmod 755 \"$0\"",
+        ])
+        .arg(dir.join("agent"))
+        .arg(script)
+        .status();
+    assert!(written.unwrap().success());
+    std::fs::write(dir.join("agent.exit"), "0").unwrap();
+    dir
+}
+
+fn fenced(dir: &Path, node: &str) -> Child {
+    Command::new(env!("CARGO_BIN_EXE_fenced"))
+        .args(["--debug", "--node", node, "--config"])
+        .arg(dir.join("cluster.toml"))
+        .arg("--socket")
+        .arg(dir.join("fenced.sock"))
+        .arg("--cmand")
+        .arg(dir.join("cmand.sock"))
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap()
+}
+
+fn member(id: u32) -> Member {
+    Member {
+        node: NodeId(id),
+        incarnation: Incarnation(u64::from(id) * 10),
+        boot_id: format!("boot-{id}"),
+    }
+}
+
+fn view(number: u64, ids: &[u32], failed: &[u32]) -> Event {
+    let departed = |id: &u32| Departed {
+        member: member(*id),
+        why: Departure::NodeFailed,
+    };
+    Event::View(View {
+        number,
+        members: ids.iter().map(|id| member(*id)).collect(),
+        joined: Vec::new(),
+        departed: failed.iter().map(departed).collect(),
+        quorate: true,
+    })
+}
+
+/// A cmand with one client, that delivers what it is asked to send.
+struct Cmand {
+    server: Server<cmand_client::Request>,
+    client: Option<ClientId>,
+}
+
+impl Cmand {
+    fn bind(dir: &Path) -> Self {
+        Self {
+            server: Server::bind(&dir.join("cmand.sock")).unwrap(),
+            client: None,
+        }
+    }
+
+    fn say(&self, event: Event) {
+        self.server.event(self.client.unwrap(), event);
+    }
+
+    /// Serves until the daemon has joined its group, then gives it a view.
+    async fn admit(&mut self) {
+        loop {
+            let (client, request) = self.request().await;
+            self.client = Some(client);
+            if let cmand_client::Request::GroupJoin { group } = request {
+                assert_eq!(group, "fence:default");
+                break;
+            }
+        }
+        self.say(view(1, &[1, 2, 3], &[]));
+        self.say(Event::Quorum {
+            quorate: true,
+            reason: String::new(),
+        });
+        self.say(Event::Group(GroupView {
+            group: "fence:default".into(),
+            number: 1,
+            view: 1,
+            members: vec![NodeId(1)],
+            joined: vec![NodeId(1)],
+            departed: Vec::new(),
+        }));
+    }
+
+    async fn request(&mut self) -> (ClientId, cmand_client::Request) {
+        loop {
+            match tokio::time::timeout(LIMIT, self.server.next())
+                .await
+                .unwrap()
+            {
+                Input::Request {
+                    client,
+                    id,
+                    request,
+                    ..
+                } => {
+                    self.server.reply(client, id, Ok(cmand_client::Reply::Done));
+                    return (client, request);
+                }
+                Input::Gone { .. } => {}
+            }
+        }
+    }
+
+    /// Delivers the next group message back and returns it.
+    async fn relay(&mut self) -> String {
+        loop {
+            if let (_, cmand_client::Request::GroupSend { group, payload }) = self.request().await {
+                let text = String::from_utf8(payload.clone()).unwrap();
+                self.say(Event::Message {
+                    group,
+                    from: NodeId(1),
+                    payload,
+                });
+                return text;
+            }
+        }
+    }
+}
+
+async fn subscribe(dir: &Path) -> fenced_client::Connection {
+    let deadline = tokio::time::Instant::now() + LIMIT;
+    loop {
+        if let Ok(mut connection) = fenced_client::connect(&dir.join("fenced.sock")).await {
+            let request = fenced_client::Request::Subscribe {
+                client: "test".into(),
+            };
+            connection.0.send(&request).await.unwrap();
+            return connection;
+        }
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "fenced does not listen"
+        );
+        tokio::task::yield_now().await;
+    }
+}
+
+async fn until(connection: &mut fenced_client::Connection, wanted: &State) {
+    loop {
+        let frame = tokio::time::timeout(LIMIT, connection.1.next())
+            .await
+            .unwrap()
+            .unwrap();
+        if let cluster_rt::client::ServerFrame::Event(fenced_client::Event::State(state)) = frame
+            && state == *wanted
+        {
+            return;
+        }
+    }
+}
+
+fn state(view: u64, victims: &[u32]) -> State {
+    State {
+        view,
+        victims: victims.iter().map(|id| NodeId(*id)).collect(),
+    }
+}
+
+#[tokio::test]
+async fn a_failed_node_is_fenced_by_the_agent_and_then_only_called_safe() {
+    let dir = place("fence");
+    let mut cmand = Cmand::bind(&dir);
+    let _daemon = fenced(&dir, "n1");
+    cmand.admit().await;
+    let mut client = subscribe(&dir).await;
+    until(&mut client, &state(1, &[])).await;
+    cmand.say(view(2, &[1, 3], &[2]));
+    until(&mut client, &state(2, &[2])).await;
+    let done = cmand.relay().await;
+    assert!(done.contains("\"done\""), "{done}");
+    until(&mut client, &state(2, &[])).await;
+    let log = std::fs::read_to_string(dir.join("agent.log")).unwrap();
+    for line in ["action=reboot", "plug=n2", "nodename=n2"] {
+        assert!(log.lines().any(|l| l == line), "{line} in {log}");
+    }
+}
+
+#[tokio::test]
+async fn a_failing_agent_keeps_the_victim_until_an_operator_speaks() {
+    let dir = place("fail");
+    std::fs::write(dir.join("agent.exit"), "1").unwrap();
+    let mut cmand = Cmand::bind(&dir);
+    let _daemon = fenced(&dir, "n1");
+    cmand.admit().await;
+    let mut client = subscribe(&dir).await;
+    cmand.say(view(2, &[1, 3], &[2]));
+    until(&mut client, &state(2, &[2])).await;
+    let acknowledge = fenced_client::Request::Acknowledge { node: NodeId(2) };
+    client.0.send(&acknowledge).await.unwrap();
+    let message = cmand.relay().await;
+    assert!(message.contains("acknowledge"), "not done: {message}");
+    until(&mut client, &state(2, &[])).await;
+}
+
+#[tokio::test]
+async fn garbage_on_the_socket_and_unknown_nodes_leave_the_daemon_at_work() {
+    let dir = place("garbage");
+    let mut cmand = Cmand::bind(&dir);
+    let _daemon = fenced(&dir, "n1");
+    cmand.admit().await;
+    let mut client = subscribe(&dir).await;
+    let mut raw = UnixStream::connect(dir.join("fenced.sock")).await.unwrap();
+    raw.write_all(b"\xff\xff\xff\xffgarbage").await.unwrap();
+    let mut rest = Vec::new();
+    tokio::time::timeout(LIMIT, raw.read_to_end(&mut rest))
+        .await
+        .unwrap()
+        .unwrap();
+    let unknown = fenced_client::Request::Fence {
+        node: NodeId(9),
+        reason: "test".into(),
+    };
+    client.0.send(&unknown).await.unwrap();
+    let refusal = loop {
+        let frame = tokio::time::timeout(LIMIT, client.1.next())
+            .await
+            .unwrap()
+            .unwrap();
+        if let cluster_rt::client::ServerFrame::Reply {
+            reply: Err(refusal),
+            ..
+        } = frame
+        {
+            break refusal;
+        }
+    };
+    assert_eq!(refusal.message, "node 9 is not in cluster.toml");
+    cmand.say(Event::Message {
+        group: "fence:default".into(),
+        from: NodeId(3),
+        payload: b"not a message".to_vec(),
+    });
+    cmand.say(view(2, &[1, 3], &[2]));
+    until(&mut client, &state(2, &[2])).await;
+}
+
+#[tokio::test]
+async fn the_daemon_says_what_is_wrong_and_ends_with_a_status_of_its_own() {
+    let dir = place("exit");
+    let mut stranger = fenced(&dir, "nowhere");
+    let status = tokio::time::timeout(LIMIT, stranger.wait())
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(status.code(), Some(i32::from(cluster_rt::exit::CONFIG)));
+    let mut lonely = fenced(&dir, "n1");
+    let status = tokio::time::timeout(LIMIT, lonely.wait())
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(
+        status.code(),
+        Some(i32::from(cluster_rt::exit::FAILED)),
+        "no cmand"
+    );
+    let mut cmand = Cmand::bind(&dir);
+    let mut expelled = fenced(&dir, "n1");
+    cmand.admit().await;
+    cmand.say(Event::Expelled {
+        reason: "view 7 was made without n1".into(),
+    });
+    let status = tokio::time::timeout(LIMIT, expelled.wait())
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(status.code(), Some(i32::from(cluster_rt::exit::RESET)));
+}
+
+#[tokio::test]
+async fn it_leaves_the_domain_before_it_ends() {
+    let dir = place("leave");
+    let mut cmand = Cmand::bind(&dir);
+    let mut daemon = fenced(&dir, "n1");
+    cmand.admit().await;
+    let mut client = subscribe(&dir).await;
+    until(&mut client, &state(1, &[])).await;
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(daemon.id().unwrap()).unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+    let (_, request) = cmand.request().await;
+    assert!(matches!(request, cmand_client::Request::GroupLeave { .. }));
+    assert!(
+        daemon.try_wait().unwrap().is_none(),
+        "it waits until the others know"
+    );
+    cmand.say(Event::Group(GroupView {
+        group: "fence:default".into(),
+        number: 2,
+        view: 1,
+        members: Vec::new(),
+        joined: Vec::new(),
+        departed: vec![(NodeId(1), Departure::Left)],
+    }));
+    let status = tokio::time::timeout(LIMIT, daemon.wait())
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(status.code(), Some(0));
+}

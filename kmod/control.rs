@@ -1,0 +1,326 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! The netlink front end: how cluster daemons steer the module (`uapi/dlm.yaml`).
+//!
+//! Two roles, each bound to the socket that claimed it: membership says who the nodes are,
+//! lockspaces steers lockspaces. When the socket of a role closes, however that came, every
+//! lockspace is stopped and nobody is left waiting for an answer. Nothing is decided here: commands
+//! are checked ([`commands`]) and handed to the transport or a lockspace; state is read out
+//! ([`entries`]); events are sent ([`notices`]).
+//!
+//! Lock: `STATE`, a leaf; nothing is called while it is held.
+
+mod commands;
+mod entries;
+mod notices;
+
+use kernel::{
+    bindings,
+    impl_has_work,
+    new_work,
+    prelude::*,
+    sync::Arc,
+    workqueue::{
+        Work,
+        WorkItem, //
+    }, //
+};
+
+use crate::ffi::global::global_mutex;
+use crate::ffi::netlink::{
+    Entry,
+    Family,
+    Handler,
+    Refusal,
+    Request, //
+};
+use crate::ffi::socket::Address;
+use crate::ffi::workqueue::WorkQueue;
+use crate::lockcore::members::NodeId;
+use crate::lockspace;
+use crate::uapi::netlink::attributes::Writer;
+use crate::uapi::netlink::{
+    self,
+    Command,
+    Role,
+    CLUSTER_NAME_MAX, //
+};
+
+pub(crate) use notices::{
+    notify_join,
+    notify_leave,
+    notify_peer,
+    notify_recovered, //
+};
+
+/// Name of the cluster.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ClusterName {
+    bytes: [u8; CLUSTER_NAME_MAX],
+    len: u8,
+}
+
+impl ClusterName {
+    /// `None` if it is empty or too long.
+    fn new(name: &[u8]) -> Option<Self> {
+        let mut bytes = [0; CLUSTER_NAME_MAX];
+        bytes.get_mut(..name.len())?.copy_from_slice(name);
+        let len = u8::try_from(name.len()).ok().filter(|len| *len > 0)?;
+        Some(Self { bytes, len })
+    }
+}
+
+impl core::ops::Deref for ClusterName {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.len)]
+    }
+}
+
+/// What membership told of this node.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Local {
+    /// Its id.
+    pub(crate) node: NodeId,
+    /// Its present life.
+    pub(crate) incarnation: u64,
+    /// Where it listens.
+    pub(crate) address: Address,
+    /// The cluster it is in.
+    pub(crate) cluster: ClusterName,
+}
+
+/// Sockets that hold the roles.
+#[derive(Clone, Copy)]
+struct Ports {
+    membership: Option<u32>,
+    lockspaces: Option<u32>,
+}
+
+impl Ports {
+    fn of(&mut self, role: Role) -> Option<&mut Option<u32>> {
+        match role {
+            Role::None => None,
+            Role::Membership => Some(&mut self.membership),
+            Role::Lockspaces => Some(&mut self.lockspaces),
+        }
+    }
+}
+
+struct State {
+    ports: Ports,
+    local: Option<Local>,
+    quorate: bool,
+    /// Which roles ended and were not cleaned up yet.
+    ended: Ended,
+    cleaner: Option<Arc<Cleaner>>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Ended {
+    membership: bool,
+    lockspaces: bool,
+}
+
+global_mutex! {
+    /// See the head of this file.
+    static STATE: State = State {
+        ports: Ports { membership: None, lockspaces: None },
+        local: None,
+        quorate: false,
+        ended: Ended { membership: false, lockspaces: false },
+        cleaner: None,
+    };
+    /// Makes the questions of this file possible.
+    fn init_state;
+}
+
+/// Does what has to be done when a role ended: a socket that is being closed must not wait for it.
+#[pin_data]
+struct Cleaner {
+    queue: WorkQueue,
+    #[pin]
+    work: Work<Cleaner>,
+}
+
+impl_has_work! {
+    impl HasWork<Self> for Cleaner { self.work }
+}
+
+impl WorkItem for Cleaner {
+    type Pointer = Arc<Cleaner>;
+
+    fn run(_this: Arc<Cleaner>) {
+        let ended = core::mem::take(&mut STATE.lock().ended);
+        if ended.lockspaces {
+            lockspace::stop_all("the lockspaces daemon has gone");
+            lockspace::role_closed();
+        }
+        if ended.membership {
+            lockspace::stop_all("the membership daemon has gone");
+        }
+    }
+}
+
+/// The registered front end. Fields are dropped in this order: no request comes any more, then
+/// what requests left to do is done.
+pub(crate) struct Control {
+    _family: Family<Commands>,
+    _cleaner: RunningCleaner,
+}
+
+/// The cleaner, until it is dropped.
+struct RunningCleaner;
+
+impl RunningCleaner {
+    fn start() -> Result<Self> {
+        let queue = WorkQueue::ordered(c"dlm_control")?;
+        let cleaner = Arc::pin_init(
+            pin_init!(Cleaner {
+                queue,
+                work <- new_work!("dlm_control"),
+            }),
+            GFP_KERNEL,
+        )?;
+        STATE.lock().cleaner = Some(cleaner);
+        Ok(Self)
+    }
+}
+
+impl Drop for RunningCleaner {
+    fn drop(&mut self) {
+        let cleaner = STATE.lock().cleaner.take();
+        if let Some(cleaner) = cleaner {
+            // So that the work does not drop the last reference, and with it its own queue.
+            cleaner.queue.flush();
+        }
+    }
+}
+
+impl Control {
+    /// Registers the family.
+    pub(crate) fn register() -> Result<Self> {
+        let cleaner = RunningCleaner::start()?;
+        let family = Family::register(netlink::FAMILY, netlink::ABI_VERSION, netlink::GROUP)?;
+        Ok(Self {
+            _family: family,
+            _cleaner: cleaner,
+        })
+    }
+}
+
+/// Makes this module usable; call first when the module is loaded.
+pub(crate) fn init() {
+    init_state();
+}
+
+/// This node, if membership has said who it is.
+pub(crate) fn local() -> Option<Local> {
+    STATE.lock().local
+}
+
+/// Whether a living daemon steers lockspaces.
+pub(crate) fn lockspaces_role() -> bool {
+    STATE.lock().ports.lockspaces.is_some()
+}
+
+/// An errno without a name in the kernel crate.
+fn errno(number: u32) -> Error {
+    Error::from_errno(-(number as c_int))
+}
+
+/// Takes `role` for `port`.
+fn claim(role: Role, port: u32) -> Result<(), Refusal> {
+    let cleaner = STATE.lock().cleaner.clone();
+    if let Some(cleaner) = cleaner {
+        // What the previous holder left is cleaned up before the next one begins.
+        cleaner.queue.flush();
+    }
+    let mut state = STATE.lock();
+    let holder = state.ports.of(role).ok_or(Refusal {
+        error: EINVAL,
+        text: c"this is no role that can be claimed",
+        attribute: Some(netlink::Attr::Role),
+    })?;
+    if holder.is_some_and(|other| other != port) {
+        return Err(Refusal {
+            error: EBUSY,
+            text: c"another socket holds this role; end the daemon that has it first",
+            attribute: Some(netlink::Attr::Role),
+        });
+    }
+    *holder = Some(port);
+    Ok(())
+}
+
+/// [`EPERM`] unless `port` holds `role`.
+fn check(role: Role, port: u32) -> Result<(), Refusal> {
+    if STATE
+        .lock()
+        .ports
+        .of(role)
+        .is_some_and(|holder| *holder == Some(port))
+    {
+        return Ok(());
+    }
+    let text = match role {
+        Role::Membership => c"only the socket that claimed the membership role may do this",
+        Role::Lockspaces | Role::None => {
+            c"only the socket that claimed the lockspaces role may do this"
+        }
+    };
+    Err(Refusal {
+        error: EPERM,
+        text,
+        attribute: None,
+    })
+}
+
+/// The commands of the family.
+struct Commands;
+
+impl Handler for Commands {
+    fn request(request: &Request<'_>, reply: &mut Writer<'_>) -> Result<bool, Refusal> {
+        commands::run(request, reply)
+    }
+
+    fn dump(command: Command, index: usize, entry: &mut Writer<'_>) -> Result<Entry> {
+        entries::dump(command, index, entry)
+    }
+
+    fn closed(port: u32) {
+        let mut state = STATE.lock();
+        let mut ended = state.ended;
+        for (role, ended) in [
+            (Role::Membership, &mut ended.membership),
+            (Role::Lockspaces, &mut ended.lockspaces),
+        ] {
+            if let Some(holder) = state.ports.of(role) {
+                if *holder == Some(port) {
+                    *holder = None;
+                    *ended = true;
+                }
+            }
+        }
+        state.ended = ended;
+        let cleaner = state
+            .cleaner
+            .clone()
+            .filter(|_| ended.membership || ended.lockspaces);
+        drop(state);
+        if let Some(cleaner) = cleaner {
+            let work = cleaner.clone();
+            // That it is queued already is fine: it will see what was noted.
+            let _ = cleaner.queue.enqueue(work);
+        }
+    }
+}
+
+/// [`bindings::ENOTCONN`]: membership has not named this node.
+fn require_local() -> Result<Local, Refusal> {
+    local().ok_or(Refusal {
+        error: errno(bindings::ENOTCONN),
+        text: c"this node has no name yet: cluster-set comes first",
+        attribute: None,
+    })
+}

@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Events that are sent to who listens.
+//!
+//! A listener that was too slow loses events, and learns that from its socket. It asks for all
+//! lockspaces then: a join that waits shows as new, a leave as leaving.
+
+use kernel::{
+    bindings,
+    prelude::*, //
+};
+
+use super::{
+    entries::{
+        full,
+        slots as write_slots, //
+    },
+    errno,
+    lockspaces_role, //
+};
+use crate::ffi::netlink::notify;
+use crate::lockcore::members::NodeId;
+use crate::uapi::netlink::{
+    Attr,
+    Command,
+    Suspicion, //
+};
+
+/// That nobody listens is no error, if somebody holds the role: it will ask.
+fn sent(result: Result) -> Result {
+    match result {
+        Err(e) if e == ESRCH && lockspaces_role() => Ok(()),
+        Err(e) if e == ESRCH => Err(errno(bindings::EUNATCH)),
+        other => other,
+    }
+}
+
+/// Somebody creates a lockspace. [`bindings::EUNATCH`]: there is no daemon to answer.
+pub(crate) fn notify_join(name: &[u8], flags: u32) -> Result {
+    sent(notify(Command::LsJoinNtf, |event| {
+        event.text(Attr::LsName, name).map_err(full)?;
+        event.u32(Attr::LsFlags, flags).map_err(full)
+    }))
+}
+
+/// The last user releases a lockspace. [`bindings::EUNATCH`]: there is no daemon to answer.
+pub(crate) fn notify_leave(name: &[u8], release_recover: bool) -> Result {
+    sent(notify(Command::LsLeaveNtf, |event| {
+        event.text(Attr::LsName, name).map_err(full)?;
+        event
+            .u8(Attr::ReleaseRecover, u8::from(release_recover))
+            .map_err(full)
+    }))
+}
+
+/// A recovery ended.
+pub(crate) fn notify_recovered(
+    name: &[u8],
+    result: i32,
+    generation: u32,
+    recover_seq: u64,
+    ms: u32,
+    slots: &[(NodeId, u32)],
+) {
+    let told = notify(Command::LsRecoveredNtf, |event| {
+        event.text(Attr::LsName, name).map_err(full)?;
+        event.i32(Attr::Result, result).map_err(full)?;
+        event.u32(Attr::Generation, generation).map_err(full)?;
+        event.u64(Attr::RecoverSeq, recover_seq).map_err(full)?;
+        event.u32(Attr::RecoverMs, ms).map_err(full)?;
+        write_slots(slots, event).map_err(full)
+    });
+    log_unsent(told);
+}
+
+/// The module doubts a peer, or does not any more.
+pub(crate) fn notify_peer(node: NodeId, suspicion: Suspicion) {
+    let told = notify(Command::PeerNtf, |event| {
+        event.u32(Attr::NodeId, node.0).map_err(full)?;
+        event.u32(Attr::Suspicion, suspicion.raw()).map_err(full)
+    });
+    log_unsent(told);
+}
+
+/// These events only hasten what the daemon would find out by asking.
+fn log_unsent(told: Result) {
+    match told {
+        Ok(()) => {}
+        Err(e) if e == ESRCH => {}
+        Err(e) => pr_warn!("an event could not be sent, errno {}\n", e.to_errno()),
+    }
+}

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Mistakes that can be planted in the lock manager, one at a time, to see that the simulator finds
+//! them.
+//!
+//! `platform::fault` says whether one is planted. In the kernel the answer is a constant no, and
+//! nothing of it is left in the module.
+
+/// A mistake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Packets that were lost with a connection are not sent again on the next one.
+    NotResent,
+    /// A packet that comes twice is taken twice.
+    TakenTwice,
+    /// A node does not wait until all others have rebuilt their locks.
+    BarrierSkipped,
+    /// Names that others master are not recorded when the directory is rebuilt.
+    NamesLost,
+    /// Locks are not made known to a new master.
+    ImagesForgotten,
+    /// Locks of failed nodes stay.
+    GoneNotPurged,
+    /// What was asked of a failed master is not asked again.
+    WaitersForgotten,
+    /// A value block stays valid although its writer was lost.
+    WriterLossIgnored,
+    /// Messages that come during a recovery are thrown away.
+    SavedLost,
+    /// PR is granted beside anything.
+    ReadBesideWrite,
+    /// Operations go on while the lockspace is stopped.
+    NotStopped,
+    /// A directory node that looks for a new master makes everybody who asks one.
+    EveryoneMaster,
+}
+
+impl Fault {
+    /// All of them, with their names.
+    pub const ALL: [(&'static str, Fault); 12] = [
+        ("not-resent", Fault::NotResent),
+        ("taken-twice", Fault::TakenTwice),
+        ("barrier-skipped", Fault::BarrierSkipped),
+        ("names-lost", Fault::NamesLost),
+        ("images-forgotten", Fault::ImagesForgotten),
+        ("gone-not-purged", Fault::GoneNotPurged),
+        ("waiters-forgotten", Fault::WaitersForgotten),
+        ("writer-loss-ignored", Fault::WriterLossIgnored),
+        ("saved-lost", Fault::SavedLost),
+        ("read-beside-write", Fault::ReadBesideWrite),
+        ("not-stopped", Fault::NotStopped),
+        ("everyone-master", Fault::EveryoneMaster),
+    ];
+}

@@ -1,0 +1,486 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! A lockspace above its shards: who is a member, how far recovery has come, and what other nodes
+//! are told about that.
+//!
+//! ```text
+//!           control_start                      last phase
+//!   New ───────────────────► Recovering ─────────────────────► Running
+//!                             │   ▲   │ configurations differ      │
+//!               control_stop  ▼   │   ▼                            │ control_stop
+//!                           Stopped ◄─ Failed ◄────────────────────┘ (to Stopped)
+//! ```
+//!
+//! Packets are answered and noted here ([`Lockspace::handle_packet`]); recovery goes on in
+//! [`Lockspace::handle_timeout`], one bounded step per call, whose order is that of
+//! [`super::recovery::Phase`]. A stop ends it at any step, and any step may be repeated after the
+//! next start: what must not be forgotten between two attempts is in the shards and in
+//! [`Lockspace::gone`].
+//!
+//! Invariants:
+//! - shards run only between the end of phase `Enable` and the next stop;
+//! - a member that failed is reported with the last slot it was confirmed to have, once;
+//! - a reply that answers a request of an earlier recovery is dropped.
+
+use core::fmt;
+
+use super::fault::Fault;
+use super::members::{Members, NodeId};
+use super::recovery::barrier::Poll;
+use super::recovery::{Phase, Status};
+use super::shard::{Effects, Shard};
+use super::wire::rcom::{self, Config, Rcom, RcomKind, RcomLock, SlotOf};
+use crate::platform::code::{EBUSY, EINVAL};
+use crate::platform::{fault, Arc, KVec, Result, GFP};
+
+/// How the recovery machine reaches the shards, one at a time.
+pub trait Shards {
+    /// What shards do their effects with.
+    type Fx: Effects;
+
+    /// How many there are.
+    fn count(&self) -> usize;
+
+    /// Lends shard number `index` for the time of `f`.
+    fn with<R>(
+        &self,
+        index: usize,
+        f: impl FnOnce(&mut Shard<<Self::Fx as Effects>::Owner>, &mut Self::Fx) -> R,
+    ) -> R;
+}
+
+/// What recovery wants done outside of lockcore.
+pub trait RecoveryEffects {
+    /// Sends a packet. Plain: once, and it may get lost. Otherwise it must arrive, in order.
+    fn send_rcom(&mut self, to: NodeId, plain: bool, packet: &[u8]);
+
+    /// Another node is a member from now on: it must be connected to.
+    fn member_added(&mut self, node: NodeId);
+
+    /// Another node is a member no longer.
+    fn member_removed(&mut self, node: NodeId);
+
+    /// Completions and blocking callbacks are kept back from now on.
+    fn hold_callbacks(&mut self);
+
+    /// Those that were kept back are delivered, in order, and later ones at once.
+    fn release_callbacks(&mut self);
+
+    /// Locking has stopped. Once between two [`RecoveryEffects::recover_done`].
+    fn recover_prep(&mut self);
+
+    /// A member failed that had this slot.
+    fn recover_slot(&mut self, node: NodeId, slot: u32);
+
+    /// Shards run: who waited for that may go on.
+    fn enabled(&mut self);
+
+    /// Recovery is over, all that waited for it was dealt with.
+    fn recover_done(&mut self, done: &Done<'_>);
+
+    /// The end of a start: 0, or the errno with which it failed. After
+    /// [`RecoveryEffects::recover_done`].
+    fn finished(&mut self, result: i32);
+
+    /// A line for the log, about this lockspace.
+    fn note(&mut self, line: fmt::Arguments<'_>);
+}
+
+/// What a completed recovery agreed on.
+#[derive(Clone, Copy, Debug)]
+pub struct Done<'a> {
+    /// Members by ascending id, with their slots; 0 where slots are not known.
+    pub slots: &'a [SlotOf],
+    /// Slot of this node.
+    pub own_slot: u16,
+    /// Larger than that of the recovery before.
+    pub generation: u32,
+    /// Sequence of the start that is completed.
+    pub seq: u64,
+    /// How long it took, milliseconds.
+    pub duration_ms: u64,
+}
+
+/// A member as the controller names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StartMember {
+    /// Who.
+    pub node: NodeId,
+    /// Shares of the directory.
+    pub weight: u32,
+    /// Which life of it; another one is another node.
+    pub incarnation: u64,
+}
+
+/// A start as the controller orders it.
+#[derive(Debug)]
+pub struct StartArgs {
+    /// Id of the lockspace on the wire.
+    pub id: u32,
+    /// All members, this node among them.
+    pub members: KVec<StartMember>,
+    /// Those that are gone because they failed; others that are gone have left.
+    pub failed: KVec<NodeId>,
+}
+
+/// Part of a lockspace's life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Never started.
+    New,
+    /// Locking is stopped.
+    Stopped,
+    /// Started, and not done.
+    Recovering,
+    /// Locking goes on.
+    Running,
+    /// A recovery failed; stopped until the next start.
+    Failed,
+}
+
+/// A member as the last start that was begun has it.
+#[derive(Debug)]
+pub(super) struct Known {
+    pub(super) start: StartMember,
+    /// Slot it was last confirmed to have; 0: none yet.
+    pub(super) slot: u16,
+    pub(super) poll: Poll,
+}
+
+/// See the module's head.
+#[derive(Debug)]
+pub struct Lockspace {
+    pub(super) own: NodeId,
+    pub(super) id: u32,
+    pub(super) lvb_len: u32,
+    pub(super) flags: u32,
+    pub(super) state: State,
+    /// Of the last stop or start. Other nodes' numbers mean nothing here.
+    pub(super) seq: u64,
+    pub(super) status: Status,
+    pub(super) phase: Phase,
+    /// A start that has not been begun.
+    pub(super) pending: Option<StartArgs>,
+    /// By ascending id.
+    pub(super) members: KVec<Known>,
+    /// The same for the shards, once they have it.
+    pub(super) table: Option<Arc<Members>>,
+    /// Gone since the last recovery that was completed, also those that are back.
+    pub(super) gone: KVec<NodeId>,
+    /// Those of them whose saved messages were not thrown away yet. What comes from them later is
+    /// said by their next life.
+    pub(super) unheard: KVec<NodeId>,
+    pub(super) own_slot: u16,
+    pub(super) generation: u32,
+    /// Whether the slots above are those of the recovery under way or last completed.
+    pub(super) has_slots: bool,
+    /// Whether `recover_done` was said since the last `recover_prep`.
+    pub(super) is_done: bool,
+    /// A member is configured otherwise: recovery cannot go on.
+    pub(super) mismatch: bool,
+    pub(super) next_id: u64,
+    pub(super) started_ms: u64,
+    /// What goes on again now that there was no memory, and when.
+    pub(super) retry_ms: Option<u64>,
+}
+
+impl Lockspace {
+    /// A lockspace that was never started. `flags` are those that all members must have.
+    pub fn new(own: NodeId, lvb_len: u32, flags: u32) -> Result<Self> {
+        Ok(Self {
+            own,
+            id: 0,
+            lvb_len,
+            flags,
+            state: State::New,
+            seq: 0,
+            status: Status::default(),
+            phase: Phase::Idle,
+            pending: None,
+            members: KVec::new(),
+            table: None,
+            gone: KVec::new(),
+            unheard: KVec::new(),
+            own_slot: 0,
+            generation: 0,
+            has_slots: false,
+            is_done: false,
+            mismatch: false,
+            next_id: 1,
+            started_ms: 0,
+            retry_ms: None,
+        })
+    }
+
+    /// Part of its life.
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// Id on the wire, 0 before the first start.
+    pub fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// Of the last completed recovery.
+    pub fn generation(&self) -> u32 {
+        self.generation
+    }
+
+    /// Of the last stop or start.
+    pub fn seq(&self) -> u64 {
+        self.seq
+    }
+
+    /// Barrier bits.
+    pub fn status_bits(&self) -> u32 {
+        self.status.bits()
+    }
+
+    /// The node that recovery waits for.
+    pub fn waits_for(&self) -> Option<NodeId> {
+        let open = |known: &&Known| known.poll.is_open();
+        self.members.iter().find(open).map(|known| known.start.node)
+    }
+
+    /// Members with their slots, 0 where they are not known.
+    pub fn slots(&self) -> impl Iterator<Item = SlotOf> + '_ {
+        self.members.iter().map(|known| SlotOf {
+            node: known.start.node,
+            slot: known.slot,
+        })
+    }
+
+    /// Stops locking. On return no operation runs in any shard, and a recovery that was under way
+    /// does nothing more.
+    pub fn control_stop<S: Shards, R: RecoveryEffects>(&mut self, shards: &S, fx: &mut R) {
+        for index in 0..shards.count() {
+            if !fault(Fault::NotStopped) {
+                shards.with(index, |shard, _| shard.stop());
+            }
+        }
+        self.seq = self.seq.wrapping_add(1);
+        self.status = Status::default();
+        self.phase = Phase::Idle;
+        self.pending = None;
+        self.has_slots = false;
+        self.retry_ms = None;
+        if self.state != State::New {
+            self.state = State::Stopped;
+        }
+        if core::mem::take(&mut self.is_done) {
+            fx.recover_prep();
+        }
+    }
+
+    /// Has recovery begin with these members. [`EBUSY`]: locking is not stopped. [`EINVAL`]: this
+    /// node is none of the members.
+    pub fn control_start(&mut self, now_ms: u64, args: StartArgs) -> Result {
+        match self.state {
+            State::New | State::Stopped | State::Failed => {}
+            State::Recovering | State::Running => return Err(EBUSY),
+        }
+        let own = args.members.iter().find(|member| member.node == self.own);
+        let Some(own) = own else {
+            return Err(EINVAL);
+        };
+        if self.seq == 0 {
+            // Replies to an earlier lockspace of this name must not fit.
+            self.seq = own.incarnation.rotate_left(32) ^ (now_ms << 8);
+        }
+        self.id = args.id;
+        self.seq = self.seq.wrapping_add(1);
+        self.state = State::Recovering;
+        self.started_ms = now_ms;
+        self.pending = Some(args);
+        self.phase = Phase::Start;
+        Ok(())
+    }
+
+    /// This node is a member no longer: frees everything.
+    pub fn leave<S: Shards, R: RecoveryEffects>(&mut self, shards: &S, fx: &mut R) {
+        for index in 0..shards.count() {
+            shards.with(index, |shard, fx| {
+                shard.stop();
+                shard.clear(fx);
+            });
+        }
+        for known in self.members.iter() {
+            if known.start.node != self.own {
+                fx.member_removed(known.start.node);
+            }
+        }
+        self.members.clear();
+        self.status = Status::default();
+        self.phase = Phase::Idle;
+        self.pending = None;
+        self.state = State::Stopped;
+    }
+
+    /// A recovery message. An error means that it makes no sense, or that there was no memory and
+    /// nothing changed: then it must be delivered again.
+    pub fn handle_packet<S: Shards, R: RecoveryEffects>(
+        &mut self,
+        now_ms: u64,
+        from: NodeId,
+        packet: &[u8],
+        shards: &S,
+        fx: &mut R,
+    ) -> Result {
+        let rcom = Rcom::decode(packet).ok_or(EINVAL)?;
+        if rcom.kind != RcomKind::Status && !self.may_take(from, &rcom) {
+            return Ok(());
+        }
+        match rcom.kind {
+            RcomKind::Status => self.answer_status(from, &rcom, fx),
+            RcomKind::StatusReply => self.take_status(now_ms, from, &rcom, fx),
+            RcomKind::Names => self.answer_names(from, &rcom, shards, fx),
+            RcomKind::NamesReply => self.take_names(now_ms, from, &rcom, shards),
+            RcomKind::Lookup => self.answer_lookup(from, &rcom, shards, fx),
+            RcomKind::LookupReply => self.take_lookup(now_ms, from, &rcom, shards),
+            RcomKind::Lock => self.answer_lock(now_ms, from, &rcom, shards, fx),
+            RcomKind::LockReply => self.take_lock(now_ms, from, &rcom, shards),
+        }
+    }
+
+    /// Whether a message other than STATUS is for the recovery under way.
+    fn may_take(&self, from: NodeId, rcom: &Rcom<'_>) -> bool {
+        let under_way = matches!(self.state, State::Recovering | State::Running);
+        let current = !rcom.kind.is_reply() || rcom.seq_reply == self.seq;
+        let known = self.known(from).is_some();
+        let reached = match rcom.kind {
+            RcomKind::Status | RcomKind::StatusReply => true,
+            RcomKind::Names | RcomKind::NamesReply => self.status.has(Status::NODES),
+            RcomKind::Lookup | RcomKind::LookupReply | RcomKind::Lock | RcomKind::LockReply => {
+                self.status.has(Status::DIR)
+            }
+        };
+        under_way && current && known && reached
+    }
+
+    /// How far this node is. Answered in every state.
+    fn answer_status<R: RecoveryEffects>(
+        &mut self,
+        from: NodeId,
+        rcom: &Rcom<'_>,
+        fx: &mut R,
+    ) -> Result {
+        let wants_slots = rcom::decode_status(rcom.payload) & rcom::NEED_SLOTS != 0;
+        let with_slots = wants_slots && self.has_slots;
+        let config = Config {
+            lvb_len: self.lvb_len,
+            flags: self.flags,
+            own_slot: self.own_slot,
+            slots: if with_slots {
+                self.members.len() as u16
+            } else {
+                0
+            },
+            generation: self.generation,
+        };
+        let mut payload = KVec::new();
+        payload.extend_from_slice(&config.encode(), GFP)?;
+        if with_slots {
+            for slot in self.slots() {
+                payload.extend_from_slice(&slot.encode(), GFP)?;
+            }
+        }
+        let reply = Rcom {
+            kind: RcomKind::StatusReply,
+            result: self.status.bits(),
+            id: rcom.id,
+            seq: self.seq,
+            seq_reply: rcom.seq,
+            payload: &payload,
+        };
+        fx.send_rcom(from, true, &reply.encode(self.id, self.own)?);
+        Ok(())
+    }
+
+    pub(super) fn known(&self, node: NodeId) -> Option<&Known> {
+        self.members.iter().find(|known| known.start.node == node)
+    }
+
+    pub(super) fn known_mut(&mut self, node: NodeId) -> Option<&mut Known> {
+        self.members
+            .iter_mut()
+            .find(|known| known.start.node == node)
+    }
+
+    /// The member with the lowest id, which drives the barriers.
+    pub(super) fn lowest(&self) -> Option<NodeId> {
+        self.members.first().map(|known| known.start.node)
+    }
+
+    /// A request of the recovery under way.
+    pub(super) fn request(
+        &mut self,
+        kind: RcomKind,
+        result: u32,
+        payload: &[u8],
+    ) -> Result<(u64, KVec<u8>)> {
+        let id = self.next_id;
+        let rcom = Rcom {
+            kind,
+            result,
+            id,
+            seq: self.seq,
+            seq_reply: 0,
+            payload,
+        };
+        let packet = rcom.encode(self.id, self.own)?;
+        self.next_id = self.next_id.wrapping_add(1);
+        Ok((id, packet))
+    }
+
+    /// Answers a request.
+    pub(super) fn reply<R: RecoveryEffects>(
+        &self,
+        to: NodeId,
+        request: &Rcom<'_>,
+        kind: RcomKind,
+        result: u32,
+        payload: &[u8],
+        fx: &mut R,
+    ) -> Result {
+        let rcom = Rcom {
+            kind,
+            result,
+            id: request.id,
+            seq: self.seq,
+            seq_reply: request.seq,
+            payload,
+        };
+        fx.send_rcom(to, false, &rcom.encode(self.id, self.own)?);
+        Ok(())
+    }
+
+    /// Members as the shards want them.
+    pub(super) fn member_table(&self) -> Result<Members> {
+        let mut list = KVec::with_capacity(self.members.len(), GFP)?;
+        for known in self.members.iter() {
+            let member = super::members::Member {
+                node: known.start.node,
+                weight: known.start.weight,
+            };
+            list.push(member, GFP)?;
+        }
+        Members::new(self.own, &list)
+    }
+
+    /// A lock for its new master, which is this node; or from an attempt that was given up.
+    fn answer_lock<S: Shards, R: RecoveryEffects>(
+        &mut self,
+        now_ms: u64,
+        from: NodeId,
+        rcom: &Rcom<'_>,
+        shards: &S,
+        fx: &mut R,
+    ) -> Result {
+        let mut lock = RcomLock::decode(rcom.payload).ok_or(EINVAL)?;
+        let index = self.shard_of_name(&lock.name, shards);
+        let rebuilt = shards.with(index, |shard, _| shard.rebuild(now_ms, from, &lock));
+        (lock.remid, lock.result) = rebuilt?;
+        lock.lvb = &[];
+        self.reply(from, rcom, RcomKind::LockReply, 0, &lock.encode(), fx)
+    }
+}

@@ -1,0 +1,316 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! A lockspace as the kernel sees it: the shell around the shards and the recovery of lockcore.
+//!
+//! Nothing about locks is decided here. This file has the object and how its parts are reached;
+//! [`registry`] which lockspaces there are, [`lifecycle`] how one is created and released,
+//! [`operations`] the calls of kernel users and programs, [`recovery`] stop, start and the steps of
+//! recovery, [`effects`] what lockcore wants done.
+//!
+//! # Lock order
+//!
+//! | # | Lock | Where | Guards |
+//! |---|---|---|---|
+//! | 0 | `lifecycle::TRANSPORT`, mutex | `lifecycle.rs` | start and stop of the transport |
+//! | 1 | `Lockspace::recovery`, mutex | here | the recovery machine |
+//! | 2 | `registry::REGISTRY`, mutex | `registry.rs` | the list of lockspaces |
+//! | 3 | `ShardCell::shard`, mutex | here | one shard of names: resources, locks, directory |
+//! | 4 | `OpenFile::owned`, mutex | `device/` | ids of the locks of a file |
+//! | 5 | a peer's locks | `transport/` | send queue, sequence |
+//! | 6 | `Line::row`, spinlock | `callback.rs` | who has callbacks to get |
+//! | 7 | `Owner::state`, spinlock | `callback.rs` | callbacks of one lock |
+//!
+//! A lock is taken only while locks with smaller numbers are held, and never two shards at a time.
+//! `Handshake::question`, `Lockspace::threads`, `progress`, `outlets` and `files` are leaves:
+//! nothing is taken under them, and nobody waits or calls out. No callback of a user runs, and no
+//! packet leaves, under 1 to 7: effects are queued, and workers carry them out. The exception are
+//! the recovery callbacks of a file system, which run under 1 and must not call in.
+//!
+//! An operation on a lock takes one shard's mutex and writes nothing else that the lockspace
+//! shares, but for the row of callbacks when it completes. While a recovery blocks a shard,
+//! operations wait at `gate` and try again.
+
+mod effects;
+mod lifecycle;
+mod operations;
+mod recovery;
+mod registry;
+
+mod handshake;
+
+use kernel::{
+    pr_warn_once,
+    prelude::*,
+    sync::{
+        atomic::{
+            ordering,
+            Atomic, //
+        },
+        Arc,
+        Mutex, //
+    }, //
+};
+
+use crate::callback::{
+    Callbacks,
+    Owner, //
+};
+use crate::capi::Ops;
+use crate::debugfs::LockspaceFiles;
+use crate::device::{
+    LockspaceDevice,
+    OpenFile, //
+};
+use crate::ffi::completion::Gate;
+use crate::ffi::workqueue::WorkQueue;
+use crate::lockcore::lockspace::Lockspace as Recovery;
+use crate::lockcore::members::NodeId;
+use crate::lockcore::shard::Shard;
+use crate::recoverd::Recoverd;
+use crate::uapi::lock::LOCKSPACE_NAME_MAX;
+use handshake::Handshake;
+
+pub(crate) use lifecycle::{
+    create,
+    CreateArgs, //
+};
+pub(crate) use recovery::{
+    deliver,
+    role_closed,
+    stop_all,
+    Delivered,
+    Info,
+    Step, //
+};
+pub(crate) use registry::{
+    count,
+    find_by_id,
+    find_by_minor,
+    find_by_name,
+    for_each, //
+};
+
+/// Makes the lockspaces' statics usable; when the module is loaded, before everything else.
+pub(crate) fn init() {
+    registry::init();
+    lifecycle::init_transport();
+}
+
+/// Longest value block a lockspace may have. Known users want 32 and 64 bytes; a message with a
+/// longer one would not fit a small buffer.
+const LVB_MAX: usize = 256;
+/// Shards of a lockspace as a power of two: as many as keep two CPUs of a large machine apart.
+const SHARD_BITS: u32 = 4;
+/// Shards of a lockspace.
+const SHARDS: usize = 1 << SHARD_BITS;
+
+/// One shard and its mutex.
+#[pin_data]
+pub(crate) struct ShardCell {
+    #[pin]
+    shard: Mutex<Shard<Arc<Owner>>>,
+}
+
+/// See the head of this file.
+#[pin_data]
+pub(crate) struct Lockspace {
+    name: Name,
+    /// As its members agree on them, and this node's own.
+    flags: u32,
+    lvblen: u32,
+    own: NodeId,
+    /// Users are programs, by the device; otherwise file systems.
+    for_programs: bool,
+    ops: Option<Ops>,
+    /// Wire id; 0 until the first start.
+    id: Atomic<u32>,
+    /// Minor number of the device plus one; 0: none.
+    minor: Atomic<u32>,
+    /// The last use has ended, the controller is asked to take this node out.
+    is_leaving: Atomic<bool>,
+    /// A shard found that its state makes no sense: locking stops for good.
+    is_broken: Atomic<bool>,
+    /// Released: nothing is done for anybody any more.
+    gone: Atomic<bool>,
+    shards: KVec<Pin<KBox<ShardCell>>>,
+    callbacks: Arc<Callbacks>,
+    #[pin]
+    recovery: Mutex<Recovery>,
+    /// Open while operations may run.
+    #[pin]
+    gate: Gate,
+    /// Open when creation is over, and again when release is over.
+    #[pin]
+    settled: Gate,
+    /// Open when the first recovery has ended.
+    #[pin]
+    first_recovery: Gate,
+    /// How it ended; not 0: a negative errno.
+    first_result: Atomic<i32>,
+    #[pin]
+    progress: Mutex<Progress>,
+    #[pin]
+    handshake: Handshake,
+    /// What runs for the lockspace.
+    #[pin]
+    threads: Mutex<Threads>,
+    /// What programs see of it.
+    #[pin]
+    outlets: Mutex<Outlets>,
+    /// Open files, and closed ones whose locks could not be given up yet.
+    #[pin]
+    files: Mutex<Files>,
+    /// When the recovery thread will look next, at the latest, in milliseconds of its clock.
+    planned: Atomic<u64>,
+    /// Calls the callbacks of kernel users.
+    callback_queue: WorkQueue,
+}
+
+/// `closed` always has room for all that are open, so that closing never fails.
+struct Files {
+    open: KVec<Arc<OpenFile>>,
+    closed: KVec<Arc<OpenFile>>,
+}
+
+/// What the controller is told when a recovery ends.
+struct Progress {
+    generation: u32,
+    slots: KVec<(NodeId, u32)>,
+    seq: u64,
+    duration_ms: u64,
+}
+
+struct Threads {
+    recoverd: Option<Recoverd>,
+    /// The transport was told that this lockspace needs it.
+    has_transport: bool,
+}
+
+struct Outlets {
+    device: Option<LockspaceDevice>,
+    files: Option<LockspaceFiles>,
+}
+
+/// Name of a lockspace.
+struct Name {
+    bytes: [u8; LOCKSPACE_NAME_MAX],
+    len: u8,
+}
+
+impl Name {
+    fn new(name: &[u8]) -> Result<Self> {
+        if name.is_empty() {
+            return Err(EINVAL);
+        }
+        let mut bytes = [0; LOCKSPACE_NAME_MAX];
+        bytes
+            .get_mut(..name.len())
+            .ok_or(EINVAL)?
+            .copy_from_slice(name);
+        Ok(Self {
+            bytes,
+            len: name.len() as u8,
+        })
+    }
+}
+
+impl Lockspace {
+    /// Name.
+    pub(crate) fn name(&self) -> &[u8] {
+        &self.name.bytes[..usize::from(self.name.len)]
+    }
+
+    /// Name for the log.
+    pub(crate) fn display_name(&self) -> &str {
+        core::str::from_utf8(self.name()).unwrap_or("?")
+    }
+
+    /// Id that all members know it by; 0 before the first start.
+    pub(crate) fn id(&self) -> u32 {
+        self.id.load(ordering::Relaxed)
+    }
+
+    /// Bytes of a value block.
+    pub(crate) fn lvblen(&self) -> usize {
+        self.lvblen as usize
+    }
+
+    /// This node.
+    pub(crate) fn own_node(&self) -> u32 {
+        self.own.0
+    }
+
+    /// Whether its users are programs.
+    pub(crate) fn is_for_programs(&self) -> bool {
+        self.for_programs
+    }
+
+    /// Minor number of its device, if it has one.
+    pub(crate) fn minor(&self) -> Option<u32> {
+        self.minor.load(ordering::Relaxed).checked_sub(1)
+    }
+
+    /// Whether it was released.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.gone.load(ordering::Acquire)
+    }
+
+    /// Waits until operations may run; [`EINTR`] if the task is killed.
+    pub(crate) fn wait_running(&self) -> Result {
+        self.gate.wait_killable()
+    }
+
+    /// A program has opened the device.
+    pub(crate) fn file_opened(&self, file: &Arc<OpenFile>) -> Result {
+        let mut files = self.files.lock();
+        if self.is_gone() {
+            return Err(ENOENT);
+        }
+        let open = files.open.len() + 1;
+        files.closed.reserve(open, GFP_KERNEL)?;
+        files.open.push(file.clone(), GFP_KERNEL)?;
+        Ok(())
+    }
+
+    /// A file is closed. `rest`: it still has locks, which are given up when it is possible.
+    pub(crate) fn file_closed(&self, file: &Arc<OpenFile>, rest: bool) {
+        let mut files = self.files.lock();
+        let at = files.open.iter().position(|open| Arc::ptr_eq(open, file));
+        let open = at.and_then(|at| files.open.remove(at).ok());
+        let lost = match open {
+            Some(open) if rest => files.closed.push_within_capacity(open).is_err(),
+            Some(_) | None => false,
+        };
+        drop(files);
+        if lost {
+            // There is room for every open file. Without, the locks stay until the release.
+            pr_warn_once!("locks of a closed file stay\n");
+        }
+        if rest {
+            self.wake_recoverd();
+        }
+    }
+
+    /// Gives up what closed files could not. Returns whether nothing is left to give up.
+    fn drop_closed(&self) -> bool {
+        loop {
+            let Some(file) = self.files.lock().closed.last().cloned() else {
+                return true;
+            };
+            if !file.drop_owned(false) {
+                return false;
+            }
+            self.files
+                .lock()
+                .closed
+                .retain(|closed| !Arc::ptr_eq(closed, &file));
+        }
+    }
+
+    /// Wakes every program that waits for a result: the lockspace is gone.
+    fn wake_files(&self) {
+        let files = self.files.lock();
+        for file in files.open.iter() {
+            file.wake();
+        }
+    }
+}

@@ -1,0 +1,401 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! How a lockspace is created and released: the handshake with the controller, and what comes up
+//! and goes down in which order.
+//!
+//! Who creates sleeps until the controller has answered and the first recovery has ended; who
+//! releases the last use sleeps until the controller has answered. Both waits end when the task is
+//! killed or the controller goes away. What has been started is taken down by
+//! `Lockspace::go_down` in one order, however far a creation came.
+
+use kernel::{
+    bindings,
+    new_mutex,
+    prelude::*,
+    str::CString,
+    sync::{
+        atomic::{
+            ordering,
+            Atomic, //
+        },
+        Arc, //
+    }, //
+};
+
+use super::{
+    handshake::Handshake,
+    registry::{
+        self,
+        Found,
+        Left, //
+    },
+    Files,
+    Lockspace,
+    Name,
+    Outlets,
+    Progress,
+    Recovery,
+    ShardCell,
+    Threads,
+    LVB_MAX,
+    SHARDS,
+    SHARD_BITS, //
+};
+use crate::callback::Callbacks;
+use crate::capi::Ops;
+use crate::control;
+use crate::debugfs::LockspaceFiles;
+use crate::device::LockspaceDevice;
+use crate::ffi::completion::Gate;
+use crate::ffi::global::global_mutex;
+use crate::ffi::workqueue::WorkQueue;
+use crate::lockcore::members::{
+    Members,
+    NodeId, //
+};
+use crate::lockcore::shard::{
+    Config,
+    Shard, //
+};
+use crate::recoverd::Recoverd;
+use crate::transport;
+use crate::uapi::lock::{
+    Release,
+    LSFL_LOCAL,
+    LSFL_NEWEXCL, //
+};
+
+/// How long a resource that nobody has a lock on is remembered, in milliseconds. As long as
+/// other nodes of the cluster remember theirs.
+const TOSS_MS: u32 = 10_000;
+
+/// A request to create a lockspace.
+pub(crate) struct CreateArgs<'a> {
+    /// Its name.
+    pub(crate) name: &'a [u8],
+    /// Name of the cluster it must be in, if the user cares.
+    pub(crate) cluster: Option<&'a [u8]>,
+    /// `LSFL_*`.
+    pub(crate) flags: u32,
+    /// Bytes of a value block.
+    pub(crate) lvblen: u32,
+    /// Recovery callbacks.
+    pub(crate) ops: Option<Ops>,
+    /// It is for programs and gets a device.
+    pub(crate) device: bool,
+}
+
+/// A lockspace that can be used.
+pub(crate) struct Created {
+    /// The lockspace.
+    pub(crate) lockspace: Arc<Lockspace>,
+    /// Whether the recovery callbacks given will be called; a second user's are not.
+    pub(crate) ops_used: bool,
+}
+
+global_mutex! {
+    /// Held while the transport starts or stops, so that the last lockspace that goes does not
+    /// stop it under the first one that comes.
+    static TRANSPORT: () = ();
+    /// Makes it usable; when the module is loaded, before everything else.
+    fn init_transport;
+}
+
+fn start_transport() -> Result {
+    let _held = TRANSPORT.lock();
+    transport::start()
+}
+
+/// Stops it unless some lockspace is left, which is on the list before it starts it.
+fn stop_transport() {
+    let _held = TRANSPORT.lock();
+    if registry::count() == 0 {
+        transport::stop();
+    }
+}
+
+fn errno(number: u32) -> Error {
+    Error::from_errno(-(number as c_int))
+}
+
+/// Joins a lockspace, or counts one more use of one this node is in.
+pub(crate) fn create(args: CreateArgs<'_>) -> Result<Created> {
+    let exclusive = args.flags & LSFL_NEWEXCL != 0;
+    if args.lvblen % 8 != 0 || args.lvblen as usize > LVB_MAX {
+        return Err(EINVAL);
+    }
+    let local = control::local().ok_or_else(|| errno(bindings::ENOTCONN))?;
+    if !control::lockspaces_role() {
+        return Err(errno(bindings::EUNATCH));
+    }
+    if args
+        .cluster
+        .is_some_and(|wanted| wanted != &local.cluster[..])
+    {
+        return Err(errno(bindings::EBADR));
+    }
+    let new = Lockspace::new(args, local.node)?;
+    loop {
+        match registry::enter(&new, exclusive)? {
+            Found::Nothing => break,
+            Found::Ready(lockspace) => {
+                return Ok(Created {
+                    lockspace,
+                    ops_used: false,
+                })
+            }
+            Found::Busy(other) => other.settled.wait_killable()?,
+        }
+    }
+    let joined = new.come_up();
+    match joined {
+        Ok(()) => registry::ready(&new),
+        Err(_) => new.go_down(),
+    }
+    new.settled.open();
+    joined.map(|()| Created {
+        lockspace: new,
+        ops_used: true,
+    })
+}
+
+/// How a join ended.
+enum Joined {
+    /// This node is a member, locking goes on.
+    Member,
+    /// The controller did not let it in.
+    Refused(Error),
+    /// It was let in or may have been, and must be taken out again.
+    Failed(Error),
+}
+
+impl Lockspace {
+    fn new(args: CreateArgs<'_>, own: NodeId) -> Result<Arc<Self>> {
+        let name = Name::new(args.name)?;
+        let mut shards = KVec::with_capacity(SHARDS, GFP_KERNEL)?;
+        let lvblen = u16::try_from(args.lvblen).map_err(|_| EINVAL)?;
+        let members = Arc::new(Members::new(own, &[])?, GFP_KERNEL)?;
+        for index in 0..SHARDS {
+            shards.push(ShardCell::new(&members, lvblen, index)?, GFP_KERNEL)?;
+        }
+        let callbacks = Callbacks::new()?;
+        let shared_flags = args.flags & !LSFL_LOCAL;
+        let recovery = Recovery::new(own, args.lvblen, shared_flags)?;
+        Arc::pin_init(
+            try_pin_init!(Self {
+                name,
+                flags: args.flags,
+                lvblen: args.lvblen,
+                own,
+                for_programs: args.device,
+                ops: args.ops,
+                id: Atomic::new(0),
+                minor: Atomic::new(0),
+                is_leaving: Atomic::new(false),
+                is_broken: Atomic::new(false),
+                gone: Atomic::new(false),
+                shards,
+                callbacks,
+                recovery <- new_mutex!(recovery, "dlm_recovery"),
+                gate <- Gate::new(),
+                settled <- Gate::new(),
+                first_recovery <- Gate::new(),
+                first_result: Atomic::new(0),
+                progress <- new_mutex!(Progress {
+                    generation: 0,
+                    slots: KVec::new(),
+                    seq: 0,
+                    duration_ms: 0,
+                }, "dlm_progress"),
+                handshake <- Handshake::new(),
+                threads <- new_mutex!(Threads {
+                    recoverd: None,
+                    has_transport: false,
+                }, "dlm_threads"),
+                outlets <- new_mutex!(Outlets { device: None, files: None }, "dlm_outlets"),
+                files <- new_mutex!(Files {
+                    open: KVec::new(),
+                    closed: KVec::new(),
+                }, "dlm_files"),
+                planned: Atomic::new(0),
+                callback_queue: WorkQueue::ordered(c"dlm_callback")?,
+            }),
+            GFP_KERNEL,
+        )
+    }
+
+    /// From an entry in the registry to a member that can be used.
+    fn come_up(self: &Arc<Self>) -> Result {
+        start_transport()?;
+        self.threads.lock().has_transport = true;
+        let recoverd = Recoverd::spawn(self.clone())?;
+        self.threads.lock().recoverd = Some(recoverd);
+        pr_info!("{}: joining the lockspace group...\n", self.display_name());
+        match self.join() {
+            Joined::Refused(error) => return Err(error),
+            Joined::Failed(error) => {
+                self.leave(false);
+                return Err(error);
+            }
+            Joined::Member => {}
+        }
+        if let Err(error) = self.open_outlets() {
+            self.leave(false);
+            return Err(error);
+        }
+        pr_info!("{}: join complete\n", self.display_name());
+        Ok(())
+    }
+
+    /// Asks the controller, and waits for the first recovery.
+    fn join(&self) -> Joined {
+        let name = self.name();
+        let told = || control::notify_join(name, self.flags);
+        match self.handshake.ask(told) {
+            Ok(0..) => pr_info!("{}: group event done 0\n", self.display_name()),
+            Ok(error) => {
+                pr_info!("{}: group event done {}\n", self.display_name(), error);
+                return Joined::Refused(Error::from_errno(error));
+            }
+            Err(error) => return Joined::Failed(error),
+        }
+        if let Err(error) = self.first_recovery.wait_killable() {
+            return Joined::Failed(error);
+        }
+        match self.first_result.load(ordering::Relaxed) {
+            0 => Joined::Member,
+            error => Joined::Failed(Error::from_errno(error)),
+        }
+    }
+
+    /// Asks the controller to take this node out. Whatever comes of it, the node goes.
+    fn leave(&self, release_recover: bool) {
+        if !control::lockspaces_role() {
+            return;
+        }
+        let name = self.name();
+        pr_info!("{}: leaving the lockspace group...\n", self.display_name());
+        let told = || control::notify_leave(name, release_recover);
+        match self.handshake.ask(told) {
+            Ok(result) => pr_info!("{}: group event done {}\n", self.display_name(), result),
+            Err(e) => pr_warn!(
+                "{}: left without the controller's answer: {}\n",
+                self.display_name(),
+                e.to_errno()
+            ),
+        }
+    }
+
+    fn open_outlets(self: &Arc<Self>) -> Result {
+        let files = LockspaceFiles::new(self)?;
+        self.outlets.lock().files = Some(files);
+        if self.for_programs {
+            let name = CString::try_from_fmt(fmt!("dlm_{}", self.display_name()))?;
+            let device = LockspaceDevice::register(name, self.clone())?;
+            let minor = device.minor().saturating_add(1);
+            self.minor.store(minor, ordering::Relaxed);
+            self.outlets.lock().device = Some(device);
+        }
+        Ok(())
+    }
+
+    /// Whether a release with `option` must be refused.
+    pub(super) fn is_busy(&self, option: Release) -> bool {
+        match option {
+            Release::NoLocks => self.any_shard(|shard| shard.counts().locks > 0),
+            Release::Unused => self.any_shard(|shard| shard.has_own_granted_here()),
+            Release::Normal | Release::NoEvent | Release::Recover => false,
+        }
+    }
+
+    fn any_shard(&self, test: impl Fn(&Shard<Arc<crate::callback::Owner>>) -> bool) -> bool {
+        self.shards.iter().any(|cell| test(&cell.shard.lock()))
+    }
+
+    /// Ends one use. Returns how many are left; 0: the lockspace is gone, and no callback of it
+    /// runs any more.
+    pub(crate) fn release(self: &Arc<Self>, option: Release) -> Result<u32> {
+        match registry::end_use(self, option)? {
+            Left::Uses(uses) => return Ok(uses),
+            Left::Last => self.settled.close(),
+        }
+        self.close_device();
+        self.is_leaving.store(true, ordering::Relaxed);
+        match option {
+            Release::NoEvent => {}
+            Release::Recover => self.leave(true),
+            Release::NoLocks | Release::Unused | Release::Normal => self.leave(false),
+        }
+        self.go_down();
+        self.settled.open();
+        Ok(0)
+    }
+
+    /// No program can open it any more.
+    fn close_device(&self) {
+        self.minor.store(0, ordering::Relaxed);
+        let device = self.outlets.lock().device.take();
+        drop(device);
+    }
+
+    /// Takes everything down that came up, and gives the name free.
+    fn go_down(self: &Arc<Self>) {
+        self.close_device();
+        self.gone.store(true, ordering::Release);
+        // Packets do not find it any more.
+        self.id.store(0, ordering::Relaxed);
+        {
+            // Who waited for a recovery finds the lockspace gone.
+            let _stopped = self.recovery.lock();
+            self.gate.open();
+        }
+        self.wake_files();
+        let (recoverd, has_transport) = {
+            let mut threads = self.threads.lock();
+            (threads.recoverd.take(), threads.has_transport)
+        };
+        // Waits for the thread; nothing recovers from here on.
+        if let Some(recoverd) = recoverd {
+            recoverd.stop();
+        }
+        self.forget_members();
+        let files = self.outlets.lock().files.take();
+        drop(files);
+        // Calls what is queued; then nothing new is, and what still runs is waited for.
+        self.callback_queue.flush();
+        self.callbacks.close();
+        self.callback_queue.flush();
+        self.drop_locks();
+        let module = registry::remove(self);
+        if has_transport {
+            stop_transport();
+        }
+        drop(module);
+    }
+
+    /// Frees all locks and resources, without telling anybody.
+    fn drop_locks(&self) {
+        for index in 0..self.shards.len() {
+            self.with_shard(index, |shard, fx| shard.clear(fx));
+        }
+        let closed = core::mem::take(&mut self.files.lock().closed);
+        drop(closed);
+    }
+}
+
+impl ShardCell {
+    fn new(members: &Arc<Members>, lvblen: u16, index: usize) -> Result<Pin<KBox<Self>>> {
+        let config = Config {
+            shard: index as u32,
+            shard_bits: SHARD_BITS,
+            lvb_len: lvblen,
+            toss_ms: TOSS_MS,
+        };
+        let shard = Shard::new(config, members.clone())?;
+        KBox::pin_init(
+            pin_init!(Self {
+                shard <- new_mutex!(shard, "dlm_shard"),
+            }),
+            GFP_KERNEL,
+        )
+    }
+}

@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! The work item that receives and delivers.
+
+use kernel::{
+    prelude::*,
+    sync::{
+        atomic::ordering,
+        Arc, //
+    }, //
+};
+
+use super::{
+    PeerNode,
+    Sending,
+    NO_MEMORY_MS, //
+};
+use crate::ffi::socket::Connection;
+use crate::ffi::time::{
+    self,
+    now_ms, //
+};
+use crate::lockcore::framer::Framer;
+use crate::lockcore::wire::header::Header;
+use crate::lockcore::wire::rcom::{
+    Config,
+    Rcom,
+    RcomKind,
+    NOT_READY, //
+};
+use crate::lockspace::{
+    self,
+    Delivered, //
+};
+use crate::transport::link::Link;
+
+/// Reads of one connection before others get a turn.
+const READS_MAX: u32 = 64;
+
+/// What reading a connection came to.
+enum Read {
+    /// There is nothing more now.
+    Empty,
+    /// There may be more.
+    More,
+    /// The connection has ended.
+    Ended(Option<Error>),
+}
+
+impl PeerNode {
+    /// Reads what there is on both connections.
+    pub(super) fn receive_all(self: &Arc<Self>) {
+        let (first, second) = {
+            let state = self.state.lock();
+            let first = match &state.sending {
+                Sending::None { .. } => None,
+                Sending::Connecting { link, .. } | Sending::Up { link } => Some(link.clone()),
+            };
+            (first, state.receiving.clone())
+        };
+        for link in [first, second].into_iter().flatten() {
+            match self.read(&link) {
+                Read::Empty => {}
+                Read::More => self.receive_later(),
+                Read::Ended(error) => self.broken(&link, error),
+            }
+        }
+    }
+
+    fn read(self: &Arc<Self>, link: &Arc<Link>) -> Read {
+        if link.socket.state() == Connection::Connecting {
+            return Read::Empty;
+        }
+        let mut framer = link.framer.lock();
+        for _ in 0..READS_MAX {
+            match link.socket.receive(framer.space()) {
+                Ok(0) => return Read::Ended(None),
+                Ok(len) => framer.filled(len),
+                Err(e) if e == EAGAIN => return Read::Empty,
+                Err(e) => return Read::Ended(Some(e)),
+            }
+            if let Err(e) = self.take_packets(link, &mut framer) {
+                return Read::Ended(Some(e));
+            }
+        }
+        Read::More
+    }
+
+    fn take_packets(self: &Arc<Self>, link: &Arc<Link>, framer: &mut Framer) -> Result {
+        loop {
+            match framer.next_packet() {
+                Ok(Some(packet)) => self.packet(link, packet),
+                Ok(None) => return Ok(()),
+                Err(_) => {
+                    self.count_unreadable();
+                    pr_warn!("node {}: not a packet, connection closed\n", self.node.0);
+                    return Err(EINVAL);
+                }
+            }
+        }
+    }
+
+    fn count_unreadable(&self) {
+        self.unreadable.fetch_add(1, ordering::Relaxed);
+    }
+
+    /// One packet of the stream.
+    fn packet(self: &Arc<Self>, link: &Arc<Link>, packet: &[u8]) {
+        let outcome = {
+            let mut state = self.state.lock();
+            // What an earlier incarnation sent is for nobody.
+            if !state.is_open() || !state.uses(link) {
+                return;
+            }
+            let now = now_ms();
+            let ((), outcome) = state.talk(|peer, fx| peer.receive(now, packet, fx));
+            outcome
+        };
+        self.settle(&outcome);
+        // An answer may be due, now or later.
+        self.look();
+        let inner = outcome.delivered.and_then(|(address, len)| {
+            let start = address.checked_sub(packet.as_ptr() as usize)?;
+            packet.get(start..start.checked_add(len)?)
+        });
+        if let Some(inner) = inner {
+            self.deliver(inner);
+        }
+    }
+
+    /// Hands a packet to its lockspace; it is the next one in order until that has taken it.
+    fn deliver(self: &Arc<Self>, inner: &[u8]) {
+        loop {
+            match lockspace::deliver(self.node, inner) {
+                Delivered::Done => return,
+                Delivered::UnknownLockspace => return self.answer_not_ready(inner),
+                Delivered::Malformed => return self.count_unreadable(),
+                Delivered::NoMemory if !self.state.lock().is_open() => return,
+                Delivered::NoMemory => time::sleep_ms(NO_MEMORY_MS),
+            }
+        }
+    }
+
+    /// Who asks for the status of a lockspace that is not here is told so; anything else about it
+    /// is late.
+    fn answer_not_ready(self: &Arc<Self>, inner: &[u8]) {
+        let header = Header::decode(inner);
+        let question = Rcom::decode(inner).filter(|rcom| rcom.kind == RcomKind::Status);
+        let (Some(header), Some(question)) = (header, question) else {
+            return self.count_unreadable();
+        };
+        let config = Config::NOT_READY.encode();
+        let answer = Rcom {
+            kind: RcomKind::StatusReply,
+            result: NOT_READY,
+            id: question.id,
+            seq: 0,
+            seq_reply: question.seq,
+            payload: &config,
+        };
+        // Outside the sequence: the peer may still count from before this node left, and must not
+        // take the first number of the new sequence for one of the old. It asks again if this gets
+        // lost, or if there is no memory.
+        if let Ok(packet) = answer.encode(header.lockspace, self.own.node) {
+            self.send(&packet, false);
+        }
+    }
+}

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! What a seed decides about a run before it begins: sizes, speeds, and which faults how often.
+
+use crate::random::Random;
+
+/// The plan of one run.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Machines, 2 to 5.
+    pub nodes: u32,
+    /// Resources that clients lock.
+    pub resources: u64,
+    /// Locks that one client has at most.
+    pub locks: usize,
+    /// A lockspace has `1 << shard_bits` shards.
+    pub shard_bits: u32,
+    /// How long idle resources stay, ms.
+    pub toss_ms: u32,
+    /// Longest way of a packet, ms.
+    pub wire_ms: u64,
+    /// Longest way between the daemons, and between a daemon and its kernel, ms.
+    pub daemon_ms: u64,
+    /// Longest pause of a client between two operations, ms.
+    pub client_ms: u64,
+    /// Until then things go wrong; afterwards everything is healed, ms.
+    pub chaos_ms: u64,
+    /// Longest pause between two things that go wrong, ms.
+    pub disturb_ms: u64,
+    /// Share of operations with a value block, percent.
+    pub lvb_percent: u64,
+    /// Allocations fail for a while now and then.
+    pub short_memory: bool,
+    /// Nodes leave the lockspace cleanly and come back.
+    pub leaves: bool,
+    /// What goes wrong, by weight.
+    pub weights: Weights,
+}
+
+/// How often which thing goes wrong, relative to each other.
+#[derive(Debug, Clone, Copy)]
+pub struct Weights {
+    /// A machine loses power.
+    pub crash: u64,
+    /// The network falls apart, and heals later.
+    pub partition: u64,
+    /// One connection breaks.
+    pub cut: u64,
+    /// A lock daemon dies on a machine that goes on.
+    pub daemon: u64,
+}
+
+impl Plan {
+    /// All of it from a seed.
+    pub fn new(random: &mut Random) -> Self {
+        let calm = random.percent(10);
+        Self {
+            nodes: random.within(2, 5) as u32,
+            resources: random.within(1, 12),
+            locks: random.within(1, 6) as usize,
+            shard_bits: random.below(3) as u32,
+            toss_ms: random.within(200, 3_000) as u32,
+            wire_ms: random.pick(&[1, 3, 10, 60]).unwrap_or(1),
+            daemon_ms: random.pick(&[2, 20, 300]).unwrap_or(2),
+            client_ms: random.pick(&[15, 60, 200]).unwrap_or(60),
+            chaos_ms: random.within(15_000, 45_000),
+            disturb_ms: random.pick(&[1_500, 5_000, 12_000]).unwrap_or(1_500),
+            lvb_percent: random.pick(&[0, 50, 100]).unwrap_or(0),
+            short_memory: random.percent(25),
+            leaves: random.percent(40),
+            weights: if calm {
+                Weights {
+                    crash: 0,
+                    partition: 0,
+                    cut: 1,
+                    daemon: 0,
+                }
+            } else {
+                Weights {
+                    crash: random.below(4),
+                    partition: random.below(3),
+                    cut: 2 + random.below(6),
+                    daemon: random.below(2),
+                }
+            },
+        }
+    }
+}

@@ -1,0 +1,435 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! A run: machines, wires, daemons and clients on one clock, driven by one seed.
+//!
+//! Everything that happens is an event at a time; events of the same time happen in the order in
+//! which they were made. What belongs to a life of a machine that is over falls. First things go
+//! wrong for a while, then everything is healed and must come to rest: every operation completed,
+//! every lock given up, nothing left behind.
+
+mod client;
+mod daemon;
+mod machine;
+mod transport;
+
+use std::collections::{BTreeMap, VecDeque};
+
+use dlm_core::lockcore::fault::Fault;
+use dlm_core::lockcore::shard::dump::Format;
+use dlm_core::platform::{fail, planted};
+
+use crate::cluster::{Cluster, Item, Request, Seen};
+use crate::plan::Plan;
+use crate::random::Random;
+use crate::truth::{Truth, Violation, broken};
+use machine::Machine;
+use transport::Connection;
+
+/// How long everything may take to come to rest once it is healed, ms.
+const REST_MS: u64 = 90_000;
+
+/// Pause between two looks at who is there, ms.
+const LOOK_MS: u64 = 100;
+
+/// Something that happens.
+#[derive(Debug)]
+enum Event {
+    /// Bytes arrive.
+    Arrive { connection: u64 },
+    /// A connection is tried.
+    Connect { from: u32, life: u32, to: u32 },
+    /// Received packets are tried again.
+    Inbox { node: u32, life: u32, from: u32 },
+    /// Something in a kernel is due.
+    Timer { node: u32, life: u32 },
+    /// The cluster manager looks who is there.
+    Look,
+    /// A member asks something of the cluster.
+    Ask {
+        node: u32,
+        life: u32,
+        request: Request,
+    },
+    /// A member hears something of the cluster.
+    Hear {
+        node: u32,
+        life: u32,
+        item: Box<Item>,
+    },
+    /// The lock daemon hears of its kernel.
+    Report {
+        node: u32,
+        life: u32,
+        report: daemon::Report,
+    },
+    /// The kernel carries out what its lock daemon wants.
+    Control { node: u32, life: u32 },
+    /// A client does something.
+    Client { node: u32, life: u32 },
+    /// A client joins, or leaves the lockspace.
+    Mount { node: u32, life: u32 },
+    /// A machine gets power.
+    Boot { node: u32 },
+    /// The parts of the network come together.
+    Mend,
+    /// Something goes wrong.
+    Disturb,
+    /// Checkers that look at everything.
+    Inspect,
+}
+
+/// What a run came to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Events.
+    pub events: u64,
+    /// Grants checked.
+    pub grants: u64,
+    /// Operations completed.
+    pub completions: u64,
+    /// Value blocks checked.
+    pub reads: u64,
+    /// Recoveries completed, counted per node.
+    pub recoveries: u64,
+    /// Machines that lost power.
+    pub crashes: u64,
+    /// Connections that broke.
+    pub cuts: u64,
+}
+
+impl Summary {
+    /// Both together.
+    #[must_use]
+    pub fn plus(&self, other: &Self) -> Self {
+        Self {
+            events: self.events + other.events,
+            grants: self.grants + other.grants,
+            completions: self.completions + other.completions,
+            reads: self.reads + other.reads,
+            recoveries: self.recoveries + other.recoveries,
+            crashes: self.crashes + other.crashes,
+            cuts: self.cuts + other.cuts,
+        }
+    }
+}
+
+/// A run.
+pub struct World {
+    plan: Plan,
+    random: Random,
+    now_ms: u64,
+    next_event: u64,
+    events: BTreeMap<(u64, u64), Event>,
+    machines: BTreeMap<u32, Machine>,
+    cluster: Cluster,
+    connections: BTreeMap<u64, Connection>,
+    next_connection: u64,
+    truth: Truth,
+    summary: Summary,
+    /// Nothing goes wrong any more.
+    healed: bool,
+    /// Allocations fail until then.
+    short_memory_until: u64,
+    trace: Option<VecDeque<String>>,
+}
+
+/// Lines of a trace that are kept.
+const TRACE_MAX: usize = 50_000;
+
+macro_rules! trace {
+    ($world:expr, $($arg:tt)*) => {
+        if $world.trace.is_some() {
+            let line = format!($($arg)*);
+            $world.note(&line);
+        }
+    };
+}
+pub(crate) use trace;
+
+/// Runs a seed, with a mistake planted or none. With `keep_trace`, what happened last is told
+/// with a violation.
+///
+/// # Errors
+/// The first rule that was broken, and the trace.
+pub fn run(
+    seed: u64,
+    fault: Option<Fault>,
+    keep_trace: bool,
+) -> Result<Summary, (Violation, Vec<String>)> {
+    fail::after(None);
+    planted::set(fault);
+    let mut world = World::new(seed, keep_trace);
+    let result = world.run();
+    planted::set(None);
+    fail::after(None);
+    match result {
+        Ok(()) => Ok(world.summary),
+        Err(violation) => {
+            let mut trace: Vec<String> = world.trace.take().unwrap_or_default().into();
+            if keep_trace {
+                trace.extend(world.dump());
+            }
+            Err((violation, trace))
+        }
+    }
+}
+
+impl World {
+    fn new(seed: u64, keep_trace: bool) -> Self {
+        let mut random = Random::new(seed);
+        let plan = Plan::new(&mut random);
+        let mut world = Self {
+            random,
+            now_ms: 1_000,
+            next_event: 0,
+            events: BTreeMap::new(),
+            machines: BTreeMap::new(),
+            cluster: Cluster::new(plan.nodes),
+            connections: BTreeMap::new(),
+            next_connection: 1,
+            truth: Truth::default(),
+            summary: Summary::default(),
+            healed: false,
+            short_memory_until: 0,
+            trace: keep_trace.then(VecDeque::new),
+            plan,
+        };
+        let all = 1..=world.plan.nodes;
+        for node in all {
+            world.machines.insert(node, Machine::off());
+            let delay = world.random.below(3_000);
+            world.after(delay, Event::Boot { node });
+        }
+        world.after(1, Event::Look);
+        world.after(1_000, Event::Inspect);
+        let first = world.random.below(world.plan.disturb_ms);
+        world.after(3_000 + first, Event::Disturb);
+        world
+    }
+
+    /// All resources and locks of all nodes, as debugfs shows them.
+    fn dump(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        for (node, machine) in &self.machines {
+            let Some(space) = &machine.kernel.space else {
+                continue;
+            };
+            lines.push(format!("node {node}:"));
+            space.each(|shard, _| {
+                let mut text = String::new();
+                // Writing to a string does not fail.
+                let _ = shard.dump(self.now_ms, Format::Resources, &|handle| *handle, &mut text);
+                let _ = shard.dump(self.now_ms, Format::Locks, &|handle| *handle, &mut text);
+                let _ = shard.dump(self.now_ms, Format::Idle, &|handle| *handle, &mut text);
+                lines.extend(text.lines().map(str::to_owned));
+            });
+        }
+        lines
+    }
+
+    fn note(&mut self, line: &str) {
+        let now_ms = self.now_ms;
+        if let Some(trace) = &mut self.trace {
+            if trace.len() == TRACE_MAX {
+                trace.pop_front();
+            }
+            trace.push_back(format!("{now_ms:>7} {line}"));
+        }
+    }
+
+    fn after(&mut self, delay_ms: u64, event: Event) {
+        self.at(self.now_ms + delay_ms, event);
+    }
+
+    fn at(&mut self, at_ms: u64, event: Event) {
+        self.next_event += 1;
+        self.events
+            .insert((at_ms.max(self.now_ms), self.next_event), event);
+    }
+
+    fn run(&mut self) -> Result<(), Violation> {
+        let chaos_end = self.now_ms + self.plan.chaos_ms;
+        while let Some(((at_ms, _), event)) = self.events.pop_first() {
+            self.now_ms = at_ms;
+            if !self.healed && at_ms >= chaos_end {
+                self.heal();
+            }
+            if self.healed && at_ms > chaos_end + REST_MS {
+                return broken(format!("no rest: {}", self.unrest()));
+            }
+            self.summary.events += 1;
+            self.happen(event)?;
+            if self.healed && self.unrest().is_empty() {
+                break;
+            }
+        }
+        self.summary.grants = self.truth.grants;
+        self.summary.completions = self.truth.completions;
+        self.summary.reads = self.truth.reads;
+        Ok(())
+    }
+
+    fn happen(&mut self, event: Event) -> Result<(), Violation> {
+        match event {
+            Event::Arrive { connection } => self.arrive(connection),
+            Event::Connect { from, life, to } => {
+                if self.is_life(from, life) {
+                    self.connect(from, to);
+                }
+                Ok(())
+            }
+            Event::Inbox { node, life, from } => self.retry_inbox(node, life, from),
+            Event::Timer { node, life } => self.timer(node, life),
+            Event::Look => {
+                self.look()?;
+                self.after(LOOK_MS, Event::Look);
+                Ok(())
+            }
+            Event::Ask {
+                node,
+                life,
+                request,
+            } => {
+                self.ask(node, life, request);
+                Ok(())
+            }
+            Event::Hear { node, life, item } => self.hear(node, life, *item),
+            Event::Report { node, life, report } => self.report(node, life, report),
+            Event::Control { node, life } => self.control(node, life),
+            Event::Client { node, life } => self.client(node, life),
+            Event::Mount { node, life } => self.mount(node, life),
+            Event::Boot { node } => {
+                self.boot(node);
+                Ok(())
+            }
+            Event::Mend => {
+                self.mend();
+                Ok(())
+            }
+            Event::Disturb => self.disturb(),
+            Event::Inspect => {
+                self.inspect()?;
+                self.after(1_000, Event::Inspect);
+                Ok(())
+            }
+        }
+    }
+
+    fn is_life(&self, node: u32, life: u32) -> bool {
+        let machine = self.machines.get(&node);
+        machine.is_some_and(|machine| machine.up && machine.life == life)
+    }
+
+    /// The machines as the cluster manager could see them.
+    fn seen(&self) -> BTreeMap<u32, Seen> {
+        let seen = |machine: &Machine| Seen {
+            life: machine.life,
+            up: machine.up && !machine.expelled,
+            side: machine.side,
+        };
+        let machines = self.machines.iter();
+        machines
+            .map(|(node, machine)| (*node, seen(machine)))
+            .collect()
+    }
+
+    /// Something goes wrong, by the weights of the plan.
+    fn disturb(&mut self) -> Result<(), Violation> {
+        if self.healed {
+            return Ok(());
+        }
+        let pause = self.random.within(50, self.plan.disturb_ms);
+        self.after(pause, Event::Disturb);
+        if self.plan.short_memory && self.random.percent(10) {
+            self.short_memory_until = self.now_ms + self.random.below(500);
+        }
+        let weights = self.plan.weights;
+        let total = weights.crash + weights.partition + weights.cut + weights.daemon;
+        let node = self.random.within(1, u64::from(self.plan.nodes)) as u32;
+        let mut at = self.random.below(total);
+        for (weight, what) in [
+            (weights.crash, 0),
+            (weights.partition, 1),
+            (weights.cut, 2),
+            (weights.daemon, 3),
+        ] {
+            if at >= weight {
+                at -= weight;
+                continue;
+            }
+            match what {
+                0 => {
+                    trace!(self, "node {node} crashes");
+                    self.power_off(node);
+                    if self.random.percent(30) {
+                        // It comes back by itself, before anybody fences it.
+                        let pause = self.random.within(100, 4_000);
+                        self.after(pause, Event::Boot { node });
+                    }
+                }
+                1 => self.fall_apart(),
+                2 => self.cut_one(),
+                _ => self.daemon_dies(node)?,
+            }
+            break;
+        }
+        Ok(())
+    }
+
+    fn fall_apart(&mut self) {
+        let lonely = self.random.within(1, u64::from(self.plan.nodes)) as u32;
+        let halves = self.random.percent(30);
+        for (node, machine) in &mut self.machines {
+            let away = if halves {
+                self.random.percent(50)
+            } else {
+                *node == lonely
+            };
+            machine.side = u32::from(away);
+        }
+        let sides: Vec<u32> = self.machines.values().map(|machine| machine.side).collect();
+        trace!(self, "network falls apart: {sides:?}");
+        self.cut_across();
+        let pause = self.random.within(50, 6_000);
+        self.after(pause, Event::Mend);
+    }
+
+    fn mend(&mut self) {
+        for machine in self.machines.values_mut() {
+            machine.side = 0;
+        }
+        trace!(self, "network mended");
+    }
+
+    /// From now on nothing goes wrong.
+    fn heal(&mut self) {
+        trace!(self, "everything is healed");
+        self.healed = true;
+        self.short_memory_until = 0;
+        self.mend();
+        for node in 1..=self.plan.nodes {
+            self.after(4_000, Event::Boot { node });
+        }
+    }
+
+    /// What is not as it should be at the end; empty if all is well.
+    fn unrest(&self) -> String {
+        let mut unrest = Vec::new();
+        if !self.cluster.victims().is_empty() {
+            unrest.push(format!("victims {:?}", self.cluster.victims()));
+        }
+        for (node, machine) in &self.machines {
+            if let Some(what) = machine.unrest() {
+                unrest.push(format!("node {node}: {what}"));
+            }
+            if unrest.len() > 6 {
+                break;
+            }
+        }
+        for node in self.machines.keys() {
+            if let Some((handle, lock)) = self.truth.of_node(*node).next() {
+                unrest.push(format!("lock {handle}: {lock:?}"));
+            }
+        }
+        unrest.join("; ")
+    }
+}

@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Query and control cmand.
+//!
+//! Answers go to standard output, everything else to standard error. Exit
+//! status: 0 yes or done, 1 failed, 2 no: this node is not quorate.
+
+mod keygen;
+mod render;
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::bail;
+use clap::Parser;
+use clap::Subcommand;
+use cluster_rt::config;
+use cluster_rt::exit;
+use cmand_client::Node;
+use cmand_client::Reply;
+use cmand_client::Request;
+use cmand_client::Status;
+
+/// Query and control cluster membership.
+#[derive(Debug, Parser)]
+#[command(name = "cman_tool", version, arg_required_else_help = true, after_help = EXIT_STATUS)]
+struct Options {
+    /// Control socket of cmand
+    #[arg(long, value_name = "PATH", default_value = cmand_client::SOCKET, global = true)]
+    socket: PathBuf,
+    /// Answer in JSON
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_STATUS: &str = "\
+Exit status: 0 yes or done; 1 failed, or the command line is wrong;\n\
+2 no: status on a node that is not quorate.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show this node's view of the cluster, and why it may not act if it may not
+    Status,
+    /// List all configured nodes
+    Nodes {
+        /// Add a line with addresses for each node
+        #[arg(short = 'a', long)]
+        addresses: bool,
+    },
+    /// Make a key for a new cluster; copy the file to every node
+    Keygen {
+        /// File to write; it must not exist
+        #[arg(value_name = "PATH", default_value = config::KEY_FILE)]
+        path: PathBuf,
+    },
+    /// Leave the cluster cleanly and end cmand on this node
+    Leave {
+        /// Leave although programs on this node are members of groups
+        #[arg(long)]
+        force: bool,
+    },
+    /// Print the daemon's debug log
+    Dump,
+}
+
+fn main() -> ExitCode {
+    let options = match Options::try_parse() {
+        Ok(options) => options,
+        Err(error) => {
+            // clap's own status for a wrong command line means "no" here.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() {
+                exit::FAILED
+            } else {
+                exit::OK
+            });
+        }
+    };
+    match run(&options) {
+        Ok(status) => ExitCode::from(status),
+        Err(error) => {
+            eprintln!("cman_tool: {error:#}");
+            ExitCode::from(exit::FAILED)
+        }
+    }
+}
+
+fn run(options: &Options) -> anyhow::Result<u8> {
+    let mut out = std::io::stdout().lock();
+    match &options.command {
+        Command::Status => {
+            let status = status(options)?;
+            if options.json {
+                json(&mut out, &status)?;
+            } else {
+                render::status(&mut out, &status)?;
+            }
+            return Ok(if status.quorate { exit::OK } else { exit::NO });
+        }
+        Command::Nodes { addresses } => {
+            let nodes = nodes(options)?;
+            if options.json {
+                json(&mut out, &nodes)?;
+            } else {
+                render::nodes(&mut out, &nodes, *addresses, &render::local_time)?;
+            }
+        }
+        Command::Keygen { path } => {
+            keygen::write(path)?;
+            let path = path.display();
+            writeln!(
+                out,
+                "{path} made; copy it to every node, readable by root only"
+            )?;
+        }
+        Command::Leave { force } => match ask(options, &Request::Leave { force: *force })? {
+            Reply::Done => {}
+            Reply::Status(_) | Reply::Nodes(_) | Reply::Dump(_) => return wrong_answer(),
+        },
+        Command::Dump => match ask(options, &Request::Dump)? {
+            Reply::Dump(text) => out.write_all(text.as_bytes())?,
+            Reply::Done | Reply::Status(_) | Reply::Nodes(_) => return wrong_answer(),
+        },
+    }
+    Ok(exit::OK)
+}
+
+fn ask(options: &Options, request: &Request) -> anyhow::Result<Reply> {
+    Ok(cmand_client::call(&options.socket, request)?)
+}
+
+fn status(options: &Options) -> anyhow::Result<Status> {
+    match ask(options, &Request::Status)? {
+        Reply::Status(status) => Ok(*status),
+        Reply::Done | Reply::Nodes(_) | Reply::Dump(_) => wrong_answer(),
+    }
+}
+
+fn nodes(options: &Options) -> anyhow::Result<Vec<Node>> {
+    match ask(options, &Request::Nodes)? {
+        Reply::Nodes(nodes) => Ok(nodes),
+        Reply::Done | Reply::Status(_) | Reply::Dump(_) => wrong_answer(),
+    }
+}
+
+fn wrong_answer<T>() -> anyhow::Result<T> {
+    bail!("cmand answered something else; tool and daemon may be of different versions")
+}
+
+fn json<T: serde::Serialize + ?Sized>(out: &mut impl Write, value: &T) -> anyhow::Result<()> {
+    serde_json::to_writer_pretty(&mut *out, value)?;
+    writeln!(out)?;
+    Ok(())
+}

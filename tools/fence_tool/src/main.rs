@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Query fenced and tell it what an operator knows.
+//!
+//! Answers go to standard output, everything else to standard error. Exit
+//! status: 0 done, 1 failed, 2 usage.
+
+mod render;
+
+use std::io::BufRead;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::bail;
+use clap::Parser;
+use clap::Subcommand;
+use cmand_client::NodeId;
+use fenced_client::Reply;
+use fenced_client::Request;
+use fenced_client::Status;
+
+/// What an operator types to say that a node is off.
+const CONFIRMATION: &str = "absolutely";
+
+/// Query the fence domain.
+#[derive(Debug, Parser)]
+#[command(name = "fence_tool", version, arg_required_else_help = true)]
+struct Options {
+    /// Control socket of fenced
+    #[arg(long, value_name = "PATH", default_value = fenced_client::SOCKET, global = true)]
+    socket: PathBuf,
+    /// Answer in JSON
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show the fence domain
+    Ls {
+        /// Also list all nodes
+        #[arg(short = 'n', long = "nodes")]
+        nodes: bool,
+    },
+    /// Print the daemon's debug log
+    Dump,
+    /// Declare that a victim is off or was reset, so that recovery goes on
+    Ack {
+        /// Id of the victim
+        #[arg(value_name = "NODEID", value_parser = clap::value_parser!(u32).range(1..))]
+        node: u32,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(&Options::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("fence_tool: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &Options) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    match options.command {
+        Command::Ls { nodes } => {
+            let status = status(options)?;
+            if options.json {
+                serde_json::to_writer_pretty(&mut out, &status)?;
+                writeln!(out)?;
+            } else {
+                render::ls(&mut out, &status, nodes)?;
+            }
+        }
+        Command::Dump => match fenced_client::call(&options.socket, &Request::Dump)? {
+            Reply::Dump(text) => out.write_all(text.as_bytes())?,
+            Reply::Done | Reply::Status(_) => bail!("fenced answered something else"),
+        },
+        Command::Ack { node, yes } => {
+            if !status(options)?
+                .nodes
+                .iter()
+                .any(|other| other.node.0 == node && other.victim)
+            {
+                bail!("node {node} is not a victim; `fence_tool ls -n` shows who is");
+            }
+            if !yes && !confirmed(node)? {
+                bail!("nothing was done");
+            }
+            fenced_client::call(
+                &options.socket,
+                &Request::Acknowledge { node: NodeId(node) },
+            )?;
+        }
+    }
+    Ok(())
+}
+
+fn status(options: &Options) -> anyhow::Result<Status> {
+    match fenced_client::call(&options.socket, &Request::Status)? {
+        Reply::Status(status) => Ok(*status),
+        Reply::Done | Reply::Dump(_) => bail!("fenced answered something else"),
+    }
+}
+
+/// Asks the operator to type the word.
+fn confirmed(node: u32) -> anyhow::Result<bool> {
+    eprint!(
+        "Node {node} will be taken for off, and what it held will be given to others.\n\
+         If it still runs and writes to shared storage, that storage will be corrupted.\n\
+         This cannot be undone. If you have made sure that node {node} is off or was reset,\n\
+         type \"{CONFIRMATION}\": "
+    );
+    let mut line = String::new();
+    std::io::stdin().lock().read_line(&mut line)?;
+    Ok(line.trim() == CONFIRMATION)
+}

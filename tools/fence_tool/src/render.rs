@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! Turns the domain's state into text for people; knows no socket.
+
+use std::io::Write;
+
+use fenced_client::Status;
+
+/// The listing of `fence_tool ls`: label padded to column 15, an empty line at
+/// the end; with `nodes`, a block with all nodes follows.
+pub(crate) fn ls(out: &mut impl Write, status: &Status, nodes: bool) -> std::io::Result<()> {
+    writeln!(out, "fence domain")?;
+    writeln!(out, "member count  {}", status.members.len())?;
+    writeln!(out, "victim count  {}", status.victim_count)?;
+    writeln!(out, "victim now    {}", status.victim_now)?;
+    writeln!(out, "master nodeid {}", status.master)?;
+    writeln!(out, "wait state    {}", status.wait)?;
+    write!(out, "members       ")?;
+    for node in &status.members {
+        write!(out, "{node} ")?;
+    }
+    writeln!(out)?;
+    if !status.last_failure.is_empty() {
+        writeln!(out, "last failure  {}", status.last_failure)?;
+    }
+    writeln!(out)?;
+    if nodes {
+        writeln!(out, "all nodes")?;
+        for node in &status.nodes {
+            let how = node
+                .how
+                .map_or_else(|| "none".to_owned(), |how| how.to_string());
+            write!(
+                out,
+                "nodeid {} member {} victim {} last fence master {} how {how}",
+                node.node,
+                u8::from(node.member),
+                u8::from(node.victim),
+                node.by,
+            )?;
+            if !node.reason.is_empty() {
+                write!(out, " reason {}", node.reason)?;
+            }
+            writeln!(out)?;
+        }
+        writeln!(out)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cmand_client::NodeId;
+    use fenced_client::How;
+    use fenced_client::Node;
+    use fenced_client::Wait;
+
+    fn node(id: u32, member: bool, victim: bool) -> Node {
+        Node {
+            node: NodeId(id),
+            member,
+            victim,
+            reason: String::new(),
+            how: None,
+            by: 0,
+            at: 0,
+        }
+    }
+
+    fn status() -> Status {
+        let mut dead = node(2, false, true);
+        dead.reason = "failed".into();
+        let mut was = node(3, true, false);
+        (was.how, was.by, was.at) = (Some(How::Agent), 1, 1_800_000_000);
+        Status {
+            members: vec![NodeId(1), NodeId(3)],
+            victim_count: 1,
+            victim_now: 2,
+            master: 1,
+            wait: Wait::Fencing,
+            view: 4,
+            nodes: vec![node(1, true, false), dead, was],
+            last_failure: String::new(),
+        }
+    }
+
+    fn rendered(status: &Status, nodes: bool) -> String {
+        let mut out = Vec::new();
+        ls(&mut out, status, nodes).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn the_listing_is_as_under_review() {
+        assert_eq!(
+            rendered(&status(), false),
+            include_str!("../fixtures/ls.txt")
+        );
+        let failed = Status {
+            last_failure: "n2: device vm: no answer".into(),
+            ..status()
+        };
+        assert_eq!(
+            rendered(&failed, true),
+            include_str!("../fixtures/ls-nodes.txt")
+        );
+    }
+
+    #[test]
+    fn the_json_is_as_under_review() {
+        let json = serde_json::to_string_pretty(&status()).unwrap();
+        assert_eq!(json.trim(), include_str!("../fixtures/ls.json").trim());
+    }
+}

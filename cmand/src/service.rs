@@ -460,6 +460,7 @@ impl Service<'_> {
                 .unwrap_or_else(|| status.reason.clone()),
             groups: self.owners.keys().cloned().collect(),
             clients: self.subscribers.values().cloned().collect(),
+            longest_pause_ms: status.longest_pause_ms,
             counters: counters.map(|(name, n)| ((*name).to_owned(), *n)).collect(),
         }
     }
@@ -478,6 +479,7 @@ impl Service<'_> {
                     member: known.member,
                     heard: known.heard,
                     silent_ms: known.silent_ms,
+                    longest_silent_ms: known.longest_silent_ms,
                     incarnation: known.incarnation.map(|i| cmand_client::Incarnation(i.0)),
                     joined_view: known.joined_view,
                     joined_at: joined_at.map(|(_, since)| *since),

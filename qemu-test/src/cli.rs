@@ -18,6 +18,7 @@ use crate::assets::Assets;
 use crate::cluster::Cluster;
 use crate::cluster::Host;
 use crate::console::Watchdog;
+use crate::evidence;
 use crate::run::Run;
 use crate::run::leftovers;
 use crate::run::newest_session;
@@ -210,6 +211,11 @@ pub async fn run_cases(
         }
         let verdict = scenario::run(&host, *case, options, interrupted()).await;
         writeln!(std::io::stdout(), "{verdict}")?;
+        if !verdict.is_pass() && !verdict.is_interrupted {
+            let told = evidence::tails(&verdict.logs);
+            told.iter()
+                .try_for_each(|line| writeln!(std::io::stdout(), "    {line}"))?;
+        }
         let is_interrupted = verdict.is_interrupted;
         verdicts.push(verdict);
         if is_interrupted {

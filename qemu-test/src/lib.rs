@@ -18,6 +18,7 @@ pub mod cli;
 pub mod cluster;
 pub mod console;
 pub mod control;
+pub mod evidence;
 mod initramfs;
 mod machine;
 pub mod node;

@@ -139,6 +139,20 @@ impl Stack {
             .with_context(|| format!("nothing was started on n{id}"))
     }
 
+    /// The longest any node was silent and heard again in time, as the others saw it: how near
+    /// the host came to failing a healthy node.
+    pub async fn longest_silence(&self) -> Result<Duration> {
+        let mut longest = 0;
+        for node in self.cluster.nodes() {
+            let tools = format!("{BIN}/cman_tool nodes --json");
+            let seen = json(node, &tools).await?;
+            let each = seen.as_array().into_iter().flatten();
+            let each = each.filter_map(|node| node["longest_silent_ms"].as_u64());
+            longest = longest.max(each.max().unwrap_or(0));
+        }
+        Ok(Duration::from_millis(longest))
+    }
+
     /// Ends the daemons of all nodes in good order and unloads the module: nothing may be left.
     pub async fn stop(&self) -> Result<()> {
         for node in self.cluster.nodes() {

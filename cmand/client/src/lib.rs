@@ -253,6 +253,8 @@ pub struct Status {
     pub groups: Vec<String>,
     /// Names of connected subscribers.
     pub clients: Vec<String>,
+    /// The longest this node was late with a heartbeat, because it was not scheduled.
+    pub longest_pause_ms: u64,
     /// Counters by name: packets in, out, and dropped by reason.
     pub counters: std::collections::BTreeMap<String, u64>,
 }
@@ -274,6 +276,9 @@ pub struct Node {
     pub heard: bool,
     /// Milliseconds since it was last heard; none if never.
     pub silent_ms: Option<u64>,
+    /// The longest this life of it was silent and heard again in time; beside the
+    /// detection time it tells the margin.
+    pub longest_silent_ms: u64,
     /// Its life, while it is a member.
     pub incarnation: Option<Incarnation>,
     /// Number of the view it joined in; 0 if not a member.

@@ -72,9 +72,18 @@ impl Config {
         (self.interval_ms() / 4).max(1)
     }
 
-    /// A member that does not answer a proposal for this long is dropped from it.
+    /// A node that is heard and does not answer a proposal for this long is dropped
+    /// from it. No shorter than a silent node is waited for: a pause in the middle
+    /// of a proposal must not cost more than a pause at any other time.
     #[must_use]
     pub fn round_ms(&self) -> u64 {
+        self.detection_ms
+    }
+
+    /// Where one node fell silent and another is late, the late one is waited for
+    /// this long: to be heard, or to be silent as well.
+    #[must_use]
+    pub fn late_ms(&self) -> u64 {
         (self.detection_ms / 2).max(1)
     }
 

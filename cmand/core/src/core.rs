@@ -143,6 +143,8 @@ pub struct Core {
     beat_at: Instant,
     look_at: Option<Instant>,
     input_at: Instant,
+    /// The longest a heartbeat of this node was late.
+    longest_pause_ms: u64,
     told_quorate: Option<bool>,
     /// When the quorum state was last told.
     quorate_at: Instant,
@@ -196,6 +198,7 @@ impl Core {
             beat_at: now,
             look_at: None,
             input_at: now,
+            longest_pause_ms: 0,
             told_quorate: None,
             quorate_at: now,
             counters: BTreeMap::new(),

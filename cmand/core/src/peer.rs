@@ -31,6 +31,8 @@ pub(crate) struct Life {
     pub(crate) came_at: Instant,
     /// When it was last proven to be alive.
     pub(crate) heard_at: Option<Instant>,
+    /// The longest it was silent and heard again in time.
+    pub(crate) longest_silent_ms: u64,
     /// Its newest proven heartbeat.
     pub(crate) beat: Option<Heartbeat>,
     /// Since when its heartbeats say that it is blocked.
@@ -47,9 +49,20 @@ impl Life {
             time: 0,
             came_at: Instant::default(),
             heard_at: None,
+            longest_silent_ms: 0,
             beat: None,
             blocked_since: None,
         }
+    }
+
+    /// It is proven to be alive. Answers how long it had been silent.
+    pub(crate) fn hear(&mut self, now: Instant, detection_ms: u64) -> u64 {
+        let silent_ms = self.heard_at.map_or(0, |at| now.since(at));
+        self.heard_at = Some(now);
+        if silent_ms < detection_ms {
+            self.longest_silent_ms = self.longest_silent_ms.max(silent_ms);
+        }
+        silent_ms
     }
 }
 

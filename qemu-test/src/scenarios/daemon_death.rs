@@ -59,6 +59,7 @@ async fn run(ctx: Ctx, module: Module) -> Result<()> {
     ctx.timed("recovered", die(&cluster, &stack)).await?;
     ctx.timed("return", come_back(&cluster, &stack)).await?;
     ctx.timed("leave", leave_all(&cluster)).await?;
+    ctx.phase("silence", stack.longest_silence().await?);
     stack.stop().await
 }
 

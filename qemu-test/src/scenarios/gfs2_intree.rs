@@ -79,6 +79,7 @@ async fn run(ctx: Ctx) -> Result<()> {
     ctx.timed("umount", unmount_all(&cluster)).await?;
     ctx.timed("fsck", check_file_system(cluster.node(1)))
         .await?;
+    ctx.phase("silence", stack.longest_silence().await?);
     stack.stop().await
 }
 

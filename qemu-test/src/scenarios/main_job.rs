@@ -53,6 +53,7 @@ async fn run(ctx: Ctx) -> Result<()> {
     for client in &clients {
         client.release("story").await?;
     }
+    ctx.phase("silence", stack.longest_silence().await?);
     stack.stop().await?;
     ctx.tell("all programs and daemons have ended in good order; the module is unloaded");
     Ok(())

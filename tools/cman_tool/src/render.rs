@@ -109,6 +109,7 @@ mod tests {
             reason: String::new(),
             groups: vec!["dlm:controld".into(), "fence:default".into()],
             clients: vec!["fenced".into(), "dlm_controld".into()],
+            longest_pause_ms: 3,
             counters: [("sent".to_owned(), 7)].into(),
         }
     }
@@ -132,6 +133,7 @@ mod tests {
             member,
             heard: member,
             silent_ms: member.then_some(40),
+            longest_silent_ms: if member { 170 } else { 0 },
             incarnation: member.then_some(Incarnation(7)),
             joined_view,
             joined_at: member.then_some(1_800_000_000),

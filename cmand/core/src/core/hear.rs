@@ -208,6 +208,7 @@ impl Core {
     ) {
         let proven = self.proves_life(now, &beat);
         let digest = self.digest;
+        let (detection_ms, late_ms) = (self.config.detection_ms, self.config.late_ms());
         let Some(peer) = self.peers.get_mut(&from) else {
             return;
         };
@@ -238,7 +239,11 @@ impl Core {
         if !proven {
             return self.count("heartbeats_unproven");
         }
-        life.heard_at = Some(now);
+        let silent_ms = life.hear(now, detection_ms);
+        if (late_ms..detection_ms).contains(&silent_ms) {
+            let text = format!("node late: node={from} silent_ms={silent_ms} of={detection_ms}");
+            log(fx, Level::Warn, text);
+        }
         if !beat.blocked {
             life.blocked_since = None;
         } else if life.blocked_since.is_none() {
@@ -305,6 +310,7 @@ impl Core {
         let paused = now.since(self.input_at);
         self.input_at = now;
         let detection_ms = self.config.detection_ms;
+        self.longest_pause_ms = self.longest_pause_ms.max(now.since(self.beat_at));
         if paused < detection_ms / 2 {
             return;
         }

@@ -92,7 +92,7 @@ impl Core {
         let settle_ms = if grows {
             self.config.settle_ms()
         } else if self.somebody_is_late(now, &members) {
-            self.config.round_ms()
+            self.config.late_ms()
         } else if self.is_newly_quorate(now) {
             self.config.settle_ms()
         } else {

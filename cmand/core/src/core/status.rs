@@ -28,6 +28,8 @@ pub struct Status {
     pub quorate: bool,
     /// Why not; empty when it may.
     pub reason: String,
+    /// The longest this node was late with a heartbeat, because it was not scheduled.
+    pub longest_pause_ms: u64,
     /// Counters by name.
     pub counters: BTreeMap<&'static str, u64>,
     /// All configured nodes.
@@ -43,6 +45,9 @@ pub struct PeerStatus {
     pub heard: bool,
     /// Milliseconds since it was heard last.
     pub silent_ms: Option<u64>,
+    /// The longest this life of it was silent and heard again in time; against the
+    /// detection time it tells the margin.
+    pub longest_silent_ms: u64,
     /// Its life, while it is a member.
     pub incarnation: Option<Incarnation>,
     /// Number of the view it joined in; 0 if it is no member.
@@ -67,6 +72,7 @@ impl Core {
             quorum: self.config.quorum(),
             quorate: self.is_quorate(now),
             reason: self.quorum_reason(now),
+            longest_pause_ms: self.longest_pause_ms,
             counters,
             nodes: self
                 .config
@@ -86,6 +92,9 @@ impl Core {
             member: member.is_some(),
             heard: peer.is_none_or(|p| p.heard(now, self.config.detection_ms).is_some()),
             silent_ms: peer.map_or(Some(0), |peer| peer.silent_ms(now)),
+            longest_silent_ms: peer
+                .and_then(|peer| peer.life.as_ref())
+                .map_or(0, |life| life.longest_silent_ms),
             incarnation: member.map(|member| member.incarnation),
             joined_view: *joined.unwrap_or(&0),
         }

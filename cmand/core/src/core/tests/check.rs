@@ -272,10 +272,15 @@ impl History {
         }
     }
 
-    pub(super) fn last_view(&self, node: u32) -> &View {
+    /// The views of its present life.
+    pub(super) fn views(&self, node: u32) -> Vec<&View> {
         let node = NodeId(node);
         let record = &self.lives[&(node, self.present[&node])];
-        &record.views.last().expect("a view").0
+        record.views.iter().map(|(view, _)| view).collect()
+    }
+
+    pub(super) fn last_view(&self, node: u32) -> &View {
+        self.views(node).last().expect("a view")
     }
 
     pub(super) fn messages(&self, node: u32) -> Vec<(NodeId, Payload)> {

@@ -7,6 +7,7 @@ use crate::Incarnation;
 use crate::NodeId;
 use crate::RequestError;
 use crate::Standing;
+use crate::View;
 use crate::seal::Header;
 use crate::seal::Keys;
 
@@ -500,6 +501,33 @@ fn a_pause_of_this_node_is_counted_and_accuses_nobody() {
     assert_eq!(dropped(&cluster, 1, "pauses"), 1);
     assert!(cluster.is_whole());
     assert_eq!(cluster.history.last_view(1).number, 1);
+}
+
+/// A node that starts is busy, and late; the worst moment is between two steps of
+/// the proposal that takes it in.
+#[test]
+fn a_pause_while_a_node_joins_is_no_failure() {
+    for paused in 1..=3 {
+        for begin in (0..600).step_by(10) {
+            let mut cluster = Cluster::new(begin, 3);
+            cluster.start(NodeId(1));
+            cluster.start(NodeId(2));
+            cluster.run(1000);
+            cluster.start(NodeId(3));
+            cluster.run(begin);
+            let until = cluster.now.after(DETECTION_MS * 3 / 4);
+            let node = cluster.nodes.get_mut(&NodeId(paused)).unwrap();
+            node.paused_until = Some(until);
+            cluster.run(4000);
+            assert!(cluster.is_whole());
+            let views = cluster.history.views(1);
+            let is_growing = |view: &&View| view.departed.is_empty();
+            assert!(
+                views.iter().all(is_growing),
+                "n{paused} paused {begin} ms after n3 started: {views:?}"
+            );
+        }
+    }
 }
 
 #[test]

@@ -3,12 +3,11 @@
 //!
 //! Its loop: wait, read the clock once, feed the core, carry out the effects. It
 //! never waits for a client, the log or the kernel's lock manager: what concerns
-//! them goes into queues.
+//! them goes into queues, and what comes from them through a [`mailbox`].
 
 use std::net::SocketAddr;
 use std::net::UdpSocket;
 use std::os::fd::AsFd;
-use std::sync::Arc;
 use std::sync::mpsc;
 
 use cluster_rt::config::Node;
@@ -29,8 +28,6 @@ use nix::poll::PollFd;
 use nix::poll::PollFlags;
 use nix::poll::PollTimeout;
 use nix::poll::poll;
-use nix::sys::eventfd::EfdFlags;
-use nix::sys::eventfd::EventFd;
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt;
 use nix::time::ClockId;
@@ -39,6 +36,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use crate::Error;
 use crate::kernel;
+use crate::mailbox;
 
 /// Datagrams taken before the timers are looked at again.
 const BATCH: usize = 256;
@@ -132,22 +130,16 @@ pub(crate) enum Notice {
 /// The service's end of the engine.
 #[derive(Debug, Clone)]
 pub(crate) struct Engine {
-    commands: mpsc::Sender<Command>,
-    bell: Arc<EventFd>,
+    commands: mailbox::Sender<Command>,
 }
 
 impl Engine {
     /// Hands over a command.
     pub(crate) fn command(&self, command: Command) -> Result<(), Error> {
-        self.commands.send(command).map_err(|_| Error::EngineGone)?;
-        // Full means that it rings already.
-        match self.bell.write(1) {
-            Ok(_) | Err(Errno::EAGAIN) => Ok(()),
-            Err(errno) => Err(Error::System {
-                what: "waking the membership thread",
-                source: errno.into(),
-            }),
-        }
+        self.commands.send(command).map_err(|errno| Error::System {
+            what: "waking the membership thread",
+            source: errno.into(),
+        })
     }
 }
 
@@ -191,10 +183,7 @@ pub(crate) fn start(
         what: "starting the membership thread",
         source,
     };
-    let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
-    let bell = EventFd::from_flags(flags).map_err(|errno| system(errno.into()))?;
-    let bell = Arc::new(bell);
-    let (commands, queue) = mpsc::channel();
+    let (commands, queue) = mailbox::channel().map_err(|errno| system(errno.into()))?;
     let thread = Thread {
         outputs: Outputs {
             socket,
@@ -202,20 +191,18 @@ pub(crate) fn start(
             kernel,
             unsent: None,
         },
-        bell: bell.clone(),
         commands: queue,
     };
     std::thread::Builder::new()
         .name("membership".to_owned())
         .spawn(move || thread.run(config))
         .map_err(system)?;
-    Ok(Engine { commands, bell })
+    Ok(Engine { commands })
 }
 
 struct Thread {
     outputs: Outputs,
-    bell: Arc<EventFd>,
-    commands: mpsc::Receiver<Command>,
+    commands: mailbox::Receiver<Command>,
 }
 
 /// Carries out effects.
@@ -261,7 +248,7 @@ impl Thread {
         let wait = u16::try_from(wait.min(WAIT_MS_MAX)).unwrap_or(u16::MAX);
         let mut files = [
             PollFd::new(self.outputs.socket.as_fd(), PollFlags::POLLIN),
-            PollFd::new(self.bell.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.commands.as_fd(), PollFlags::POLLIN),
         ];
         match poll(&mut files, PollTimeout::from(wait)) {
             Ok(_) | Err(Errno::EINTR) => {}
@@ -284,15 +271,13 @@ impl Thread {
 
     /// `false` when nobody is left to command.
     fn take_commands(&mut self, core: &mut Core, now: Instant) -> bool {
-        // Empty is no error: the socket woke the thread.
-        let _ = self.bell.read();
-        loop {
-            match self.commands.try_recv() {
-                Ok(command) => self.carry_out(core, now, command),
-                Err(mpsc::TryRecvError::Empty) => return true,
-                Err(mpsc::TryRecvError::Disconnected) => return false,
-            }
+        let Some(commands) = self.commands.take() else {
+            return false;
+        };
+        for command in commands {
+            self.carry_out(core, now, command);
         }
+        true
     }
 
     fn carry_out(&mut self, core: &mut Core, now: Instant, command: Command) {

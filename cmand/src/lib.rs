@@ -17,6 +17,7 @@ mod error;
 mod identity;
 mod kernel;
 mod key;
+mod mailbox;
 mod memory;
 mod service;
 

@@ -79,6 +79,8 @@ pub(crate) struct Daemon {
     history: History,
     /// Requests to cmand to join a lockspace's group, by their ids.
     joining: BTreeMap<u64, String>,
+    /// Whether fenced was told that this daemon may not end.
+    is_needed: bool,
     fence_master: u32,
     fencing: u32,
     begun: Instant,
@@ -149,6 +151,7 @@ impl Daemon {
             plocks,
             log,
             joining: BTreeMap::new(),
+            is_needed: false,
             fence_master: 0,
             fencing: 0,
             begun: Instant::now(),
@@ -281,6 +284,18 @@ impl Daemon {
             .map(|report| report.name)
             .collect();
         self.workers.keep(|name| there.contains(name));
+        self.need(!there.is_empty()).await
+    }
+
+    /// Tells fenced whether this daemon may end: not while there are lockspaces, which nobody
+    /// else on this node would notice to be without it.
+    async fn need(&mut self, is_needed: bool) -> Result<(), DaemonError> {
+        if std::mem::replace(&mut self.is_needed, is_needed) == is_needed {
+            return Ok(());
+        }
+        let reason = is_needed.then(|| "dlm_controld ended with lockspaces".to_owned());
+        let request = fenced_client::Request::FenceWhenGone { reason };
+        self.fenced.0.send(&request).await?;
         Ok(())
     }
 
@@ -308,13 +323,21 @@ impl Daemon {
                 let request = cmand_client::Request::GroupSend { group, payload };
                 self.cmand.0.send(&request).await?;
             }
-            Effect::Fence { node, reason } => {
+            Effect::Fence {
+                node,
+                boot_id,
+                reason,
+            } => {
                 tracing::warn!(%node, %reason, "asking for fencing");
                 self.history.accused(moment(), node);
                 let node = cmand_client::NodeId(node.0);
                 self.fenced
                     .0
-                    .send(&fenced_client::Request::Fence { node, reason })
+                    .send(&fenced_client::Request::Fence {
+                        node,
+                        boot_id,
+                        reason,
+                    })
                     .await?;
             }
             Effect::Stop { lockspace } => {

@@ -116,6 +116,8 @@ pub(crate) struct Daemon {
     begun: Instant,
     agents: (mpsc::Sender<AgentResult>, mpsc::Receiver<AgentResult>),
     subscribers: BTreeSet<ClientId>,
+    /// Clients that must not end, and why this node is fenced when one does.
+    needed: BTreeMap<ClientId, String>,
     /// Clients' requests that wait for the domain, by the number in the message.
     waiting: BTreeMap<u64, (ClientId, u64)>,
     next_request: u64,
@@ -156,6 +158,7 @@ impl Daemon {
             begun: Instant::now(),
             agents: mpsc::channel(8),
             subscribers: BTreeSet::new(),
+            needed: BTreeMap::new(),
             waiting: BTreeMap::new(),
             next_request: 1,
             last_failure: String::new(),
@@ -410,9 +413,26 @@ impl Daemon {
             Input::Gone { client } => {
                 self.subscribers.remove(&client);
                 self.waiting.retain(|_, (waiter, _)| *waiter != client);
-                Ok(())
+                match self.needed.remove(&client) {
+                    Some(reason) => self.accuse_own(reason).await,
+                    None => Ok(()),
+                }
             }
         }
+    }
+
+    /// A client is gone whose end only a reset of this node mends.
+    async fn accuse_own(&mut self, reason: String) -> Result<(), DaemonError> {
+        tracing::error!(%reason, "this node must be fenced");
+        let request = self.next_request;
+        self.next_request += 1;
+        let accuse = Message::Accuse {
+            node: self.settings.domain.node,
+            boot_id: None,
+            reason,
+            request,
+        };
+        self.send(&accuse).await
     }
 
     async fn handle_request(
@@ -447,10 +467,27 @@ impl Daemon {
                 }
                 return Ok(());
             }
-            Request::Fence { node, reason } => {
+            Request::FenceWhenGone { reason } => {
+                if peer.is_privileged() {
+                    tracing::debug!(%client, ?reason, "fence when gone");
+                    match reason {
+                        Some(reason) => self.needed.insert(client, reason),
+                        None => self.needed.remove(&client),
+                    };
+                }
+                self.server
+                    .reply(client, id, privileged.map(|()| Reply::Done));
+                return Ok(());
+            }
+            Request::Fence {
+                node,
+                boot_id,
+                reason,
+            } => {
                 let request = self.next_request;
                 report::known(NodeId(node.0), &self.settings.names).map(|node| Message::Accuse {
                     node,
+                    boot_id,
                     reason,
                     request,
                 })

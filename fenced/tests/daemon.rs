@@ -253,6 +253,32 @@ async fn a_failing_agent_keeps_the_victim_until_an_operator_speaks() {
 }
 
 #[tokio::test]
+async fn a_client_that_must_not_end_takes_its_node_with_it() {
+    let dir = place("needed");
+    let mut cmand = Cmand::bind(&dir);
+    let _daemon = fenced(&dir, "n1");
+    cmand.admit().await;
+    let mut watcher = subscribe(&dir).await;
+    until(&mut watcher, &state(1, &[])).await;
+    let needed = |reason: Option<&str>| fenced_client::Request::FenceWhenGone {
+        reason: reason.map(str::to_owned),
+    };
+    let mut first = subscribe(&dir).await;
+    first.0.send(&needed(Some("first"))).await.unwrap();
+    first.0.send(&needed(None)).await.unwrap();
+    let mut second = subscribe(&dir).await;
+    second.0.send(&needed(Some("second"))).await.unwrap();
+    drop(first);
+    drop(second);
+    let accusation = cmand.relay().await;
+    assert!(
+        accusation.contains(r#""accuse":{"node":1,"boot_id":null,"reason":"second""#),
+        "{accusation}"
+    );
+    until(&mut watcher, &state(1, &[1])).await;
+}
+
+#[tokio::test]
 async fn garbage_on_the_socket_and_unknown_nodes_leave_the_daemon_at_work() {
     let dir = place("garbage");
     let mut cmand = Cmand::bind(&dir);
@@ -268,6 +294,7 @@ async fn garbage_on_the_socket_and_unknown_nodes_leave_the_daemon_at_work() {
         .unwrap();
     let unknown = fenced_client::Request::Fence {
         node: NodeId(9),
+        boot_id: None,
         reason: "test".into(),
     };
     client.0.send(&unknown).await.unwrap();

@@ -48,6 +48,8 @@ struct State {
     next_id: u64,
     /// How much of what was sent the node has read; serial lines only.
     consumed: Option<watch::Sender<u64>>,
+    /// Why the last boot is over.
+    end: String,
 }
 
 /// The control channel of one node.
@@ -64,6 +66,7 @@ pub struct Replies {
     node: String,
     id: u64,
     events: mpsc::UnboundedReceiver<Event>,
+    state: Arc<Mutex<State>>,
 }
 
 impl Replies {
@@ -80,7 +83,10 @@ impl Replies {
         match self.events.recv().await {
             Some(Event::Failed { error }) => bail!("{}: {error}", self.node),
             Some(event) => Ok(event),
-            None => bail!("{} was stopped or reset before it answered", self.node),
+            None => {
+                let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+                bail!("{} did not answer: {}", self.node, state.end)
+            }
         }
     }
 }
@@ -108,7 +114,7 @@ impl Control {
             state.consumed = Some(consumed);
             state.epoch
         };
-        self.forget_boot();
+        self.forget_boot("its machine was started anew");
         match window {
             Some(window) => drop(tokio::spawn(write_in(writer, frames, window, progress))),
             None => drop(tokio::spawn(write(writer, frames))),
@@ -116,11 +122,12 @@ impl Control {
         tokio::spawn(read(self.clone(), epoch, reader));
     }
 
-    /// The machine was ended, or is being reset: nothing asked so far will be answered.
-    pub fn forget_boot(&self) {
+    /// The machine was ended, or is being reset (`why`): nothing asked so far will be answered.
+    pub fn forget_boot(&self, why: &str) {
         // Under the lock: a request is either made before, and ended here, or finds no boot.
         let mut state = self.lock();
         self.boot.send_replace(None);
+        why.clone_into(&mut state.end);
         state.pending.clear();
     }
 
@@ -161,7 +168,13 @@ impl Control {
         outgoing.send(frame).context("the machine has ended")?;
         drop(state);
         let node = self.name.clone();
-        Ok(Replies { node, id, events })
+        let state = Arc::clone(&self.state);
+        Ok(Replies {
+            node,
+            id,
+            events,
+            state,
+        })
     }
 
     fn receive(&self, epoch: u64, line: &[u8]) {
@@ -179,7 +192,7 @@ impl Control {
             return;
         }
         if let Event::Hello(hello) = reply.event {
-            self.forget_boot();
+            self.forget_boot("it booted again");
             let id = reply.boot;
             self.boot.send_replace(Some(Boot { id, hello }));
             return;
@@ -306,7 +319,8 @@ mod tests {
         say(&mut guest, "b2", 0, Event::Hello(Hello::default())).await;
         let boot = control.wait_for_boot(Some("b1"), LIMIT).await.unwrap();
         assert_eq!(boot.id, "b2");
-        assert!(old.next().await.unwrap_err().to_string().contains("reset"));
+        let error = old.next().await.unwrap_err().to_string();
+        assert_eq!(error, "n1 did not answer: it booted again");
         // A late answer of the first boot must not be taken for one of the second.
         let mut new = control.request(op).unwrap();
         say(&mut guest, "b1", new.id(), Event::Done).await;

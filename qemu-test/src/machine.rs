@@ -91,11 +91,11 @@ pub(crate) struct Machine {
 
 impl Machine {
     /// Starts a machine whose network is `network`. `on_end` is called once when its process has
-    /// ended, whoever ended it.
+    /// ended, whoever ended it, with its status.
     pub(crate) async fn start(
         spec: &MachineSpec,
         network: OwnedFd,
-        on_end: impl FnOnce() + Send + 'static,
+        on_end: impl FnOnce(ExitStatus) + Send + 'static,
     ) -> Result<(Self, Channels)> {
         let (control, control_end) = pair()?;
         let (console, console_end) = pair()?;
@@ -207,7 +207,7 @@ impl Process {
         spec: &MachineSpec,
         arguments: &[String],
         fds: Vec<FdMapping>,
-        on_end: impl FnOnce() + Send + 'static,
+        on_end: impl FnOnce(ExitStatus) + Send + 'static,
     ) -> Result<Self> {
         let log = Process::log_path(spec);
         let output = File::options().create(true).append(true).open(&log);
@@ -266,7 +266,7 @@ async fn supervise(
     pid: u32,
     mut orders: mpsc::UnboundedReceiver<Signal>,
     status: watch::Sender<Option<ExitStatus>>,
-    on_end: impl FnOnce() + Send + 'static,
+    on_end: impl FnOnce(ExitStatus) + Send + 'static,
 ) {
     let group = Pid::from_raw(pid.cast_signed());
     let mut is_dropped = false;
@@ -280,8 +280,9 @@ async fn supervise(
             }
         }
     };
-    on_end();
-    status.send_replace(Some(result.unwrap_or_default()));
+    let result = result.unwrap_or_default();
+    on_end(result);
+    status.send_replace(Some(result));
 }
 
 fn pair() -> Result<(UnixStream, OwnedFd)> {

@@ -147,7 +147,7 @@ impl Node {
         match slot.as_ref().filter(|machine| machine.is_on()) {
             Some(machine) if self.inner.spec.kind == Kind::Qemu => {
                 // First: the next greeting must not be taken for one that comes before the reset.
-                self.inner.control.forget_boot();
+                self.inner.control.forget_boot("it was reset from outside");
                 machine.reset().await
             }
             Some(machine) => {
@@ -198,8 +198,8 @@ impl Node {
         let network = inner.switch.attach(inner.id, inner.spec.mac);
         let network = network.context("plugging a node into the switch")?;
         let control = inner.control.clone();
-        let (machine, channels) =
-            Machine::start(&inner.spec, network, move || control.forget_boot()).await?;
+        let on_end = move |status| control.forget_boot(&format!("its machine ended: {status}"));
+        let (machine, channels) = Machine::start(&inner.spec, network, on_end).await?;
         inner.run.note_process(machine.pid(), self.name())?;
         let window = match inner.spec.kind {
             Kind::Qemu => None,

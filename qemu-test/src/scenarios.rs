@@ -6,7 +6,7 @@ mod control;
 mod daemon_death;
 mod devices;
 mod fence_agent;
-mod gfs2_intree;
+mod gfs2;
 mod isolation;
 mod load;
 mod lock_client;
@@ -40,9 +40,12 @@ pub static ALL: &[Scenario] = &[
     daemon_death::OURS,
     devices::SCENARIO,
     load::SCENARIO,
-    main_job::SCENARIO,
+    main_job::OURS,
+    main_job::MIXED,
+    main_job::MIXED_INTREE,
     daemon_death::INTREE,
-    gfs2_intree::SCENARIO,
+    gfs2::OURS,
+    gfs2::INTREE,
 ];
 
 /// Finds a case by `NAME` (on its cheapest rung) or `NAME@KIND`.

@@ -52,15 +52,7 @@ impl Module {
     }
 
     /// The command that unloads it, and with it what used it.
-    fn unload(self) -> &'static str {
-        match self {
-            Module::Ours => "rmmod dlm",
-            Module::InTree => {
-                "! grep -q ^gfs2 /proc/modules || rmmod gfs2; \
-                 ! grep -q ^dlm /proc/modules || rmmod dlm"
-            }
-        }
-    }
+    const UNLOAD: &str = "! grep -q ^gfs2 /proc/modules || rmmod gfs2; rmmod dlm";
 }
 
 /// The daemons of one node.
@@ -78,18 +70,19 @@ pub struct Daemons {
 #[derive(Debug)]
 pub struct Stack {
     cluster: Arc<Cluster>,
-    module: Module,
+    modules: BTreeMap<u32, Module>,
     config: String,
     daemons: Mutex<BTreeMap<u32, Daemons>>,
 }
 
 impl Stack {
-    /// The stack with its default settings; nothing runs yet.
+    /// The stack with its default settings and a lock manager for each node; nothing runs yet.
     #[must_use]
-    pub fn new(cluster: &Arc<Cluster>, module: Module) -> Self {
+    pub fn new(cluster: &Arc<Cluster>, module: impl Fn(u32) -> Module) -> Self {
+        let ids = cluster.nodes().iter().map(Node::id);
         Stack {
             cluster: Arc::clone(cluster),
-            module,
+            modules: ids.map(|id| (id, module(id))).collect(),
             config: config(cluster),
             daemons: Mutex::default(),
         }
@@ -117,7 +110,8 @@ impl Stack {
         let key = "c0nclave".repeat(8);
         node.write_file("/etc/cluster/cluster.key", key.as_bytes(), 0o600)
             .await?;
-        node.sh(&self.module.load(node.kind())).await?.ok()?;
+        let module = self.modules[&id];
+        node.sh(&module.load(node.kind())).await?.ok()?;
         let cmand = daemon(node, "cmand").await?;
         let fenced = daemon(node, "fenced").await?;
         let dlm_controld = daemon(node, "dlm_controld").await?;
@@ -160,7 +154,7 @@ impl Stack {
             for daemon in [&daemons.dlm_controld, &daemons.fenced, &daemons.cmand] {
                 daemon.stop(STEP_LIMIT).await?;
             }
-            node.sh(self.module.unload()).await?.ok()?;
+            node.sh(Module::UNLOAD).await?.ok()?;
         }
         Ok(())
     }

@@ -2,19 +2,18 @@
 //! The log of a daemon: lines with fields to stderr, and the last few thousand
 //! debug lines in memory for dumps.
 //!
-//! Threads that log never wait: a thread of its own writes to stderr, and what
-//! does not fit its queue is counted and lost there (the memory keeps it).
+//! Threads that log do not wait for stderr: a thread of its own writes there what
+//! the memory has, and what is pushed out of the memory before that is counted
+//! and lost there. Nor does a real-time thread spin for an ordinary one here: the
+//! one lock is held for a few instructions, and waiting for it is sleeping.
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::sync::Arc;
+use std::sync::Condvar;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering;
-use std::sync::mpsc::SyncSender;
-use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
 use tracing::Event;
@@ -38,36 +37,97 @@ const MEMORY_LINES: usize = 4096;
 /// reply may hold.
 const LINE_LIMIT: usize = 1024;
 
-/// Lines waiting for stderr. More than a burst at a view change; what a stuck
-/// journal makes us lose beyond this is still in memory.
-const QUEUE_LINES: usize = 1024;
-
 /// How long [`Log::flush`] waits for stderr.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
-enum ToWriter {
-    Line(String),
-    Flush(SyncSender<()>),
+#[derive(Debug)]
+struct Line {
+    text: Arc<str>,
+    /// Whether it is for stderr, too.
+    is_shown: bool,
+}
+
+/// Lines are numbered from 0 in the order they came.
+#[derive(Debug, Default)]
+struct Lines {
+    kept: VecDeque<Line>,
+    /// Number of the next line.
+    next: u64,
+    /// The writer has taken all lines before this one.
+    taken: u64,
+    /// They are on stderr before this one, as far as they are for it.
+    written: u64,
+    /// For stderr, and never got there.
+    lost: u64,
+}
+
+impl Lines {
+    /// Number of the oldest line kept.
+    fn first(&self) -> u64 {
+        self.next - self.kept.len() as u64
+    }
+
+    fn keep(&mut self, line: Line) {
+        if self.kept.len() == MEMORY_LINES {
+            let first = self.first();
+            let oldest = self.kept.pop_front();
+            if first >= self.taken {
+                self.taken = first + 1;
+                self.lost += u64::from(oldest.is_some_and(|line| line.is_shown));
+            }
+        }
+        self.kept.push_back(line);
+        self.next += 1;
+    }
+
+    /// What stderr has not got, oldest first.
+    fn take(&mut self) -> Vec<Arc<str>> {
+        let skip = usize::try_from(self.taken - self.first()).unwrap_or(usize::MAX);
+        self.taken = self.next;
+        let new = self.kept.iter().skip(skip).filter(|line| line.is_shown);
+        new.map(|line| Arc::clone(&line.text)).collect()
+    }
 }
 
 #[derive(Debug, Default)]
 struct Memory {
-    lines: Mutex<VecDeque<String>>,
-    lost: AtomicU64,
+    lines: Mutex<Lines>,
+    came: Condvar,
+    went: Condvar,
 }
 
 impl Memory {
-    fn lines(&self) -> MutexGuard<'_, VecDeque<String>> {
-        // A panic between two operations on the queue leaves it whole.
+    fn lines(&self) -> MutexGuard<'_, Lines> {
+        // A panic between two operations on the lines leaves them whole.
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn keep(&self, line: String) {
+    fn keep(&self, text: &str, is_shown: bool) {
+        let text = Arc::from(text);
+        self.lines().keep(Line { text, is_shown });
+        self.came.notify_one();
+    }
+
+    /// Writes lines as they come, for as long as the process lives.
+    fn write(&self, mut out: impl std::io::Write) {
         let mut lines = self.lines();
-        if lines.len() == MEMORY_LINES {
-            lines.pop_front();
+        loop {
+            while lines.taken == lines.next {
+                let came = self.came.wait(lines);
+                lines = came.unwrap_or_else(PoisonError::into_inner);
+            }
+            let (new, until) = (lines.take(), lines.next);
+            drop(lines);
+            for line in new {
+                // Nobody is left to tell when stderr itself fails. One write a line: readers
+                // of a pipe see whole ones.
+                let _ = out.write_all(format!("{line}\n").as_bytes());
+            }
+            let _ = out.flush();
+            lines = self.lines();
+            lines.written = until;
+            self.went.notify_all();
         }
-        lines.push_back(line);
     }
 }
 
@@ -75,16 +135,6 @@ impl Memory {
 #[derive(Debug, Clone)]
 pub struct Log {
     memory: Arc<Memory>,
-    writer: SyncSender<ToWriter>,
-}
-
-impl std::fmt::Debug for ToWriter {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Line(line) => f.debug_tuple("Line").field(line).finish(),
-            Self::Flush(_) => f.write_str("Flush"),
-        }
-    }
 }
 
 impl Log {
@@ -93,23 +143,26 @@ impl Log {
     pub fn dump(&self) -> String {
         let lines = self.memory.lines();
         let mut text = String::new();
-        for line in lines.iter() {
-            text.push_str(line);
+        for line in &lines.kept {
+            text.push_str(&line.text);
             text.push('\n');
         }
-        let lost = self.memory.lost.load(Ordering::Relaxed);
-        if lost > 0 {
-            let _ = writeln!(text, "({lost} lines did not reach stderr)");
+        if lines.lost > 0 {
+            let _ = writeln!(text, "({} lines did not reach stderr)", lines.lost);
         }
         text
     }
 
     /// Waits until what was logged so far has been written, for a second at most.
     pub fn flush(&self) {
-        let (done, wait) = sync_channel(1);
-        if self.writer.send(ToWriter::Flush(done)).is_ok() {
-            let _ = wait.recv_timeout(FLUSH_TIMEOUT);
-        }
+        let lines = self.memory.lines();
+        let until = lines.next;
+        let is_behind = |lines: &mut Lines| lines.written < until;
+        // Late or poisoned: there is nothing more to wait for.
+        let _ = self
+            .memory
+            .went
+            .wait_timeout_while(lines, FLUSH_TIMEOUT, is_behind);
     }
 }
 
@@ -138,34 +191,19 @@ pub fn abort_on_panic(log: &Log) {
 
 fn build(level: Level, out: impl std::io::Write + Send + 'static) -> (Log, LogLayer) {
     let memory = Arc::new(Memory::default());
-    let (writer, queue) = sync_channel(QUEUE_LINES);
+    let source = Arc::clone(&memory);
     let spawned = std::thread::Builder::new()
         .name("log".to_owned())
-        .spawn(move || write_lines(&queue, out));
+        .spawn(move || source.write(out));
     if let Err(error) = spawned {
         eprintln!("log: starting the writer: {error}; only memory keeps the log");
     }
-    let log = Log { memory, writer };
+    let log = Log { memory };
     let layer = LogLayer {
         log: log.clone(),
         level,
     };
     (log, layer)
-}
-
-fn write_lines(queue: &std::sync::mpsc::Receiver<ToWriter>, mut out: impl std::io::Write) {
-    while let Ok(next) = queue.recv() {
-        match next {
-            ToWriter::Line(line) => {
-                // Nobody is left to tell when stderr itself fails.
-                let _ = out.write_all(line.as_bytes());
-            }
-            ToWriter::Flush(done) => {
-                let _ = out.flush();
-                let _ = done.try_send(());
-            }
-        }
-    }
 }
 
 struct LogLayer {
@@ -175,17 +213,8 @@ struct LogLayer {
 
 impl<S: Subscriber> Layer<S> for LogLayer {
     fn on_event(&self, event: &Event<'_>, _context: Context<'_, S>) {
-        let line = line(event);
-        if *event.metadata().level() <= self.level {
-            let queued = self
-                .log
-                .writer
-                .try_send(ToWriter::Line(format!("{line}\n")));
-            if queued.is_err() {
-                self.log.memory.lost.fetch_add(1, Ordering::Relaxed);
-            }
-        }
-        self.log.memory.keep(line);
+        let is_shown = *event.metadata().level() <= self.level;
+        self.log.memory.keep(&line(event), is_shown);
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {
@@ -307,6 +336,23 @@ mod tests {
         let info = "info view view=7 quorate=no reason=\"no one\\nhere\"";
         assert_eq!(without_time(&written), [info]);
         assert_eq!(without_time(&log.dump()), [info, "debug suspected node=3"]);
+    }
+
+    #[test]
+    fn what_a_stuck_stderr_never_gets_is_counted() {
+        let mut lines = Lines::default();
+        let line = |text: &str, is_shown| Line {
+            text: Arc::from(text),
+            is_shown,
+        };
+        lines.keep(line("written", true));
+        assert_eq!(lines.take(), [Arc::from("written")]);
+        for number in 0..MEMORY_LINES + 10 {
+            lines.keep(line("debug or not", number % 2 == 0));
+        }
+        assert_eq!((lines.lost, lines.kept.len()), (5, MEMORY_LINES));
+        assert_eq!(lines.take().len(), MEMORY_LINES / 2);
+        assert!(lines.take().is_empty());
     }
 
     #[test]

@@ -484,9 +484,13 @@ impl Controld {
         if self.halted {
             return;
         }
-        for node in self.fencing.take_due(now) {
+        for (node, boot_id) in self.fencing.take_due(now) {
             let reason = "dlm_controld failed with lockspaces in the kernel".to_owned();
-            fx.push(Effect::Fence { node, reason });
+            fx.push(Effect::Fence {
+                node,
+                boot_id,
+                reason,
+            });
         }
     }
 

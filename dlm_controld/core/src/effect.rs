@@ -72,6 +72,8 @@ pub enum Effect {
     Fence {
         /// Which.
         node: NodeId,
+        /// The boot of it whose daemon failed, if it was a member.
+        boot_id: Option<String>,
         /// Why, one line.
         reason: String,
     },

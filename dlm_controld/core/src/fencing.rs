@@ -180,13 +180,13 @@ impl Fencing {
         });
     }
 
-    /// Nodes to accuse now; each is due again later.
-    pub(crate) fn take_due(&mut self, now: Instant) -> Vec<NodeId> {
+    /// Nodes to accuse now, with their boots; each is due again later.
+    pub(crate) fn take_due(&mut self, now: Instant) -> Vec<(NodeId, Option<String>)> {
         let mut due = Vec::new();
         for (node, accused) in &mut self.accused {
             if !accused.seen && accused.due <= now {
                 accused.due = now.after(ACCUSE_AGAIN_MS);
-                due.push(*node);
+                due.push((*node, accused.boot_id.clone()));
             }
         }
         due
@@ -293,11 +293,11 @@ mod tests {
     fn an_accusation_is_repeated_until_it_is_heard() {
         let mut fencing = Fencing::default();
         fencing.accuse(Instant(7), N, None);
-        assert_eq!(fencing.take_due(Instant(7)), [N]);
+        assert_eq!(fencing.take_due(Instant(7)), [(N, None)]);
         assert_eq!(fencing.take_due(Instant(8)), []);
         let again = Instant(7).after(ACCUSE_AGAIN_MS);
         assert_eq!(fencing.next_due(), Some(again));
-        assert_eq!(fencing.take_due(again), [N]);
+        assert_eq!(fencing.take_due(again), [(N, None)]);
         fencing.handle_state(state(1, &[N]));
         assert_eq!(fencing.next_due(), None);
     }

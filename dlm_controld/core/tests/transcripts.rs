@@ -208,7 +208,7 @@ fn show(effect: &Effect) -> String {
         ),
         Effect::Answer { lockspace, result } => format!("KERNEL answer {lockspace} {result}"),
         Effect::Forget { lockspace } => format!("KERNEL forget {lockspace}"),
-        Effect::Fence { node, reason } => format!("FENCE {node}: {reason}"),
+        Effect::Fence { node, reason, .. } => format!("FENCE {node}: {reason}"),
         Effect::Notice(Notice::Waiting { lockspace, wait }) => {
             format!("{lockspace} waits: {wait:?}")
         }

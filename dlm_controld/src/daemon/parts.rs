@@ -31,7 +31,12 @@ pub(super) async fn refuse_leftovers(
     }
     let node = cmand_client::NodeId(settings.node.0);
     let reason = "the kernel has lockspaces that no daemon controls".to_owned();
-    let request = fenced_client::Request::Fence { node, reason };
+    let boot_id = None;
+    let request = fenced_client::Request::Fence {
+        node,
+        boot_id,
+        reason,
+    };
     let path = sockets.fenced.clone();
     let asked = tokio::task::spawn_blocking(move || fenced_client::call(&path, &request)).await;
     match asked {

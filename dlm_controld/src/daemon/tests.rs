@@ -249,6 +249,16 @@ impl World {
             .event(self.fenced_client, fenced_client::Event::State(state));
     }
 
+    /// What fenced is told next about the end of the daemon.
+    async fn when_gone(&mut self) -> Option<String> {
+        loop {
+            let request = asked(&mut self.fenced, fenced_client::Reply::Done).await.1;
+            if let fenced_client::Request::FenceWhenGone { reason } = request {
+                return reason;
+            }
+        }
+    }
+
     async fn join_request(&mut self) -> String {
         let request = asked(&mut self.cmand, cmand_client::Reply::Done).await.1;
         let cmand_client::Request::GroupJoin { group } = request else {
@@ -487,6 +497,25 @@ async fn an_expelled_node_stops_and_asks_for_a_reset() {
     world.wait_for("stopped web").await;
     let error = world.end().await;
     assert_eq!(error.status(), cluster_rt::exit::RESET, "{error}");
+}
+
+#[tokio::test]
+async fn it_may_not_end_unnoticed_while_there_are_lockspaces() {
+    let mut world = World::new(FakeKernel::default()).await;
+    world.join().await;
+    world.wait_for("answer web 0").await;
+    let why = world.when_gone().await;
+    assert_eq!(why.as_deref(), Some("dlm_controld ended with lockspaces"));
+    let leave = KernelEvent::Leave {
+        name: "web".into(),
+        recover: false,
+    };
+    world.events.send(leave).unwrap();
+    let leave = asked(&mut world.cmand, cmand_client::Reply::Done).await.1;
+    assert!(matches!(leave, cmand_client::Request::GroupLeave { .. }));
+    world.tell(group("dlm:ls:web", 2, &[2], &[], &[]));
+    world.wait_for("answer web 0").await;
+    assert_eq!(world.when_gone().await, None);
 }
 
 #[tokio::test]

@@ -38,8 +38,18 @@ pub enum Request {
     Fence {
         /// Which node.
         node: NodeId,
+        /// The boot of it that is to end; none: whichever it is in. An
+        /// accusation that comes late must not hit the boot after.
+        boot_id: Option<String>,
         /// Why, one line for logs.
         reason: String,
+    },
+    /// From now on this node is to be fenced when this connection ends, for
+    /// this reason, one line; none takes it back. For a client whose end leaves
+    /// something in the kernel that nobody else would notice.
+    FenceWhenGone {
+        /// Why, or no longer.
+        reason: Option<String>,
     },
     /// An operator has made sure that this victim is off or was reset.
     /// Answered once the domain agreed on it.

@@ -177,6 +177,7 @@ enum Heard {
     },
     Accuse {
         node: NodeId,
+        boot_id: Option<String>,
         reason: String,
     },
     Acknowledge {
@@ -432,11 +433,17 @@ impl Domain {
             }
             Message::Accuse {
                 node,
+                boot_id,
                 mut reason,
                 request,
             } => {
                 reason.truncate(reason.floor_char_boundary(REASON_LIMIT));
-                self.hear(now, Heard::Accuse { node, reason }, fx);
+                let accuse = Heard::Accuse {
+                    node,
+                    boot_id,
+                    reason,
+                };
+                self.hear(now, accuse, fx);
                 self.answer(from, request, fx);
             }
             Message::Acknowledge { node, at, request } => {
@@ -620,15 +627,25 @@ impl Domain {
                     self.clear(node, record, fx);
                 }
             }
-            Heard::Accuse { node, reason } => {
+            Heard::Accuse {
+                node,
+                boot_id,
+                reason,
+            } => {
                 let member = self.member(node);
+                // An accusation that comes late must not hit the boot after.
+                let is_over = member.is_some_and(|member| {
+                    let accused = boot_id.as_ref();
+                    accused.is_some_and(|boot_id| *boot_id != member.boot_id)
+                });
                 let victim = Victim {
                     incarnation: member.map(|member| member.incarnation),
                     boot_id: member.map(|member| member.boot_id.clone()),
                     view: self.view.as_ref().map_or(0, |view| view.number),
                     reason: Reason::Accused(reason),
                 };
-                if self.config.nodes.contains(&node) && !self.victims.contains_key(&node) {
+                let is_known = self.config.nodes.contains(&node);
+                if is_known && !is_over && !self.victims.contains_key(&node) {
                     self.accuse(now, node, victim, fx);
                 }
             }

@@ -53,6 +53,8 @@ pub enum Message {
     Accuse {
         /// Which.
         node: NodeId,
+        /// The boot of it that is to end; none: whichever it is in.
+        boot_id: Option<String>,
         /// Why.
         reason: String,
         /// Number by which the sender knows its request.
@@ -168,10 +170,11 @@ mod tests {
             (
                 Message::Accuse {
                     node: n,
+                    boot_id: Some("b".into()),
                     reason: "r".into(),
                     request: 9,
                 },
-                r#"{"accuse":{"node":2,"reason":"r","request":9}}"#.into(),
+                r#"{"accuse":{"node":2,"boot_id":"b","reason":"r","request":9}}"#.into(),
             ),
             (
                 Message::Acknowledge {
@@ -196,6 +199,7 @@ mod tests {
     fn truncated_and_foreign_bytes_are_errors() {
         let bytes = Message::Accuse {
             node: NodeId(2),
+            boot_id: None,
             reason: "r".into(),
             request: 1,
         }

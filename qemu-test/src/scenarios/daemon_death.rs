@@ -52,7 +52,7 @@ async fn run(ctx: Ctx, module: Module) -> Result<()> {
     let cluster = ctx
         .boot(&ClusterSpec::new(ctx.kind(), 3).with_image())
         .await?;
-    let stack = Stack::new(&cluster, module);
+    let stack = Stack::new(&cluster, |_| module);
     ctx.timed("view", stack.start()).await?;
     ctx.timed("join", join_all(&cluster)).await?;
     stays(&cluster, &stack).await?;

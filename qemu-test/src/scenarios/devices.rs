@@ -33,7 +33,7 @@ async fn run(ctx: Ctx) -> Result<()> {
     let cluster = ctx
         .boot(&ClusterSpec::new(ctx.kind(), 1).with_image())
         .await?;
-    let stack = Stack::new(&cluster, Module::Ours);
+    let stack = Stack::new(&cluster, |_| Module::Ours);
     stack.start().await?;
     let node = cluster.node(1);
     let client = Client::start(node)?;

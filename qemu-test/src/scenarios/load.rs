@@ -43,7 +43,7 @@ async fn run(ctx: Ctx) -> Result<()> {
     let cluster = ctx
         .boot(&ClusterSpec::new(ctx.kind(), 3).with_image())
         .await?;
-    let stack = Stack::new(&cluster, Module::Ours);
+    let stack = Stack::new(&cluster, |_| Module::Ours);
     stack.start().await?;
     let mut clients = Vec::new();
     for node in cluster.nodes() {

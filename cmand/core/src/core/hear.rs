@@ -305,7 +305,8 @@ impl Core {
     }
 
     /// When this node itself was not scheduled, nobody is accused for the time it
-    /// did not listen: everybody gets two more heartbeats.
+    /// did not listen: everybody gets as long again as makes a node late. Most often
+    /// a host has paused several nodes, and they do not go on at the same moment.
     pub(super) fn notice_pause(&mut self, now: Instant, fx: &mut dyn Sink) {
         let paused = now.since(self.input_at);
         self.input_at = now;
@@ -320,13 +321,18 @@ impl Core {
             Level::Warn,
             format!("this node was not scheduled: paused_ms={paused}"),
         );
-        let grace = Instant((now.0 + self.config.interval_ms() * 2).saturating_sub(detection_ms));
+        let grace = Instant((now.0 + self.config.late_ms()).saturating_sub(detection_ms));
         for peer in self.peers.values_mut() {
             let heard = peer.was_heard;
             if let Some(life) = peer.life.as_mut().filter(|_| heard) {
                 life.heard_at = life.heard_at.map(|at| at.max(grace));
+                life.blocked_since = life.blocked_since.map(|_| now);
             }
         }
+        self.acceptor.promised_at = now;
+        self.settling = None;
+        self.outvoted_since = None;
+        self.proposer.begin_again(now);
     }
 
     /// Forgets what lives proved to the life of this node that ends.

@@ -59,6 +59,14 @@ impl Proposer {
         }
     }
 
+    /// Everybody has the whole time again to answer.
+    pub(super) fn begin_again(&mut self, now: Instant) {
+        match self {
+            Self::Idle { .. } => {}
+            Self::Asking(attempt) | Self::Accepting(attempt, ..) => attempt.started = now,
+        }
+    }
+
     fn attempt(&self) -> Option<&Attempt> {
         match self {
             Self::Idle { .. } => None,

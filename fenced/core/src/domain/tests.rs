@@ -272,6 +272,7 @@ fn a_failed_attempt_is_repeated_after_the_pause_and_others_get_their_turn() {
     bus.one(N1, |domain, now, fx| {
         let accuse = Message::Accuse {
             node: N3,
+            boot_id: None,
             reason: "test".into(),
             request: 1,
         };
@@ -364,12 +365,39 @@ fn a_joiner_founds_the_domain_when_all_who_knew_are_gone() {
 }
 
 #[test]
+fn an_accusation_of_a_boot_that_is_over_hits_nobody() {
+    let mut bus = Bus::three();
+    let old = bus.cluster[&N2].boot_id.clone();
+    let accuse = |boot_id: String| Message::Accuse {
+        node: N2,
+        boot_id: Some(boot_id),
+        reason: "its dlm_controld died".into(),
+        request: 5,
+    };
+    let new = Member {
+        incarnation: 7777,
+        boot_id: "another".into(),
+        ..bus.cluster[&N2].clone()
+    };
+    bus.cluster.insert(N2, new.clone());
+    bus.cluster_view(Vec::new());
+    bus.pending.push_back((N3, accuse(old)));
+    bus.run();
+    bus.assert_agreed();
+    assert_eq!((bus.victims(N1), bus.fenced.len()), (vec![], 0));
+    bus.pending.push_back((N3, accuse(new.boot_id)));
+    bus.run();
+    assert_eq!(bus.fenced, [(N1, N2)]);
+}
+
+#[test]
 fn an_accused_member_is_fenced_by_another_and_only_once() {
     let mut bus = Bus::three();
     bus.pending.push_back((
         N3,
         Message::Accuse {
             node: N1,
+            boot_id: None,
             reason: "its dlm_controld died".into(),
             request: 5,
         },

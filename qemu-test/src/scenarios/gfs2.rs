@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! A stock GFS2 on the distribution's own lock manager, driven by our daemons, through the failure
-//! and return of a node.
+//! A stock GFS2 driven by our daemons, through the failure and return of a node: on the
+//! distribution's own lock manager, and on ours.
 //!
-//! Nothing but the three daemons and the fence agent is ours here: kernel, `dlm.ko`, `gfs2.ko` and
-//! gfs2-utils are Debian's.
+//! Kernel, `gfs2.ko` and gfs2-utils are Debian's, and in one of the two `dlm.ko` as well: nothing
+//! is ours there but the three daemons and the fence agent.
 
 use std::time::Duration;
 
@@ -24,14 +24,24 @@ use crate::spec::Kind;
 use crate::stack::Module;
 use crate::stack::STEP_LIMIT;
 use crate::stack::Stack;
+use crate::stack::json;
 
-pub(super) const SCENARIO: Scenario = Scenario {
+pub(super) const INTREE: Scenario = Scenario {
     name: "gfs2-intree",
     about: "stock GFS2 on the stock dlm.ko and our daemons survives the failure of a node",
     rungs: &[Kind::Qemu],
     limit: Duration::from_secs(420),
     expect: Expect::Success,
-    run: |ctx| Box::pin(run(ctx)),
+    run: |ctx| Box::pin(run(ctx, Module::InTree)),
+};
+
+pub(super) const OURS: Scenario = Scenario {
+    name: "gfs2",
+    about: "stock GFS2 on our dlm.ko and our daemons survives the failure of a node",
+    rungs: &[Kind::Qemu],
+    limit: Duration::from_secs(420),
+    expect: Expect::Success,
+    run: |ctx| Box::pin(run(ctx, Module::Ours)),
 };
 
 /// Room for three journals of 32 MiB and some files.
@@ -58,10 +68,10 @@ const LOAD: &str = "i=0; while i=$((i+1)); printf '%8d\\n' $i | \
 /// node dies before it is complete; the load allocates nothing.
 const MOUNT_OPTIONS: &str = "statfs_quantum=1";
 
-async fn run(ctx: Ctx) -> Result<()> {
+async fn run(ctx: Ctx, module: Module) -> Result<()> {
     let spec = ClusterSpec::new(ctx.kind(), 3).with_shared_disk(DISK_MIB);
     let cluster = ctx.boot(&spec).await?;
-    let stack = Stack::new(&cluster, Module::InTree);
+    let stack = Stack::new(&cluster, |_| module);
     ctx.timed("view", stack.start()).await?;
     ctx.timed("mkfs", make_file_system(cluster.node(1))).await?;
     ctx.timed("mount", mount_all(&cluster)).await?;
@@ -247,8 +257,9 @@ async fn unmount_all(cluster: &Cluster) -> Result<()> {
         node.run(shell(&format!("umount {MOUNT}")), STEP_LIMIT)
             .await?
             .ok()?;
-        let left = node.sh("ls /sys/kernel/dlm").await?.ok()?.text();
-        ensure!(left.is_empty(), "{}: lockspaces left: {left}", node.name());
+        let left = json(node, "dlm_tool ls --json").await?;
+        let none = left.as_array().is_some_and(Vec::is_empty);
+        ensure!(none, "{}: lockspaces left: {left}", node.name());
     }
     Ok(())
 }

@@ -15,6 +15,10 @@ use kernel::{
     error::to_result,
     prelude::*,
     sync::{
+        atomic::{
+            ordering,
+            Atomic, //
+        },
         Arc,
         ArcBorrow, //
     }, //
@@ -166,10 +170,17 @@ pub(crate) enum Connection {
 
 /// A TCP socket that is released when dropped.
 ///
+/// A connection is then reset, unless it was to [`Socket::end_in_order`]. In-tree nodes take an
+/// orderly end for proof that everything they sent was read, and send nothing of it again; after a
+/// reset they do (`lowcomms_error_report`).
+///
 /// # Invariants
 ///
 /// The pointer is a socket that nobody else releases, with its `sk`.
-pub(crate) struct Socket(*mut bindings::socket);
+pub(crate) struct Socket {
+    raw: *mut bindings::socket,
+    ends_in_order: Atomic<bool>,
+}
 
 // SAFETY: the calls used here lock the socket themselves.
 unsafe impl Send for Socket {}
@@ -190,14 +201,16 @@ impl Socket {
             )
         })?;
         // INVARIANT: just made.
-        let this = Self(socket);
-        this.prepare();
-        Ok(this)
+        Ok(Self::prepared(socket))
     }
 
     /// What every connection needs.
-    fn prepare(&self) {
-        let sk = self.sk();
+    fn prepared(raw: *mut bindings::socket) -> Self {
+        let this = Self {
+            raw,
+            ends_in_order: Atomic::new(false),
+        };
+        let sk = this.sk();
         // SAFETY: the socket is ours. It is used where memory must not be had by file system work,
         // also from work items, whose fragment cache is of their task: not to be used.
         unsafe {
@@ -205,6 +218,13 @@ impl Socket {
             (*sk).sk_allocation = own::own_gfp_noio();
             (*sk).sk_use_task_frag = false;
         }
+        this
+    }
+
+    /// When it is dropped, what was sent still arrives, and then the connection ends in order: the
+    /// two ends have nothing more to say to each other.
+    pub(crate) fn end_in_order(&self) {
+        self.ends_in_order.store(true, ordering::Relaxed);
     }
 
     /// Listens on `address`.
@@ -214,7 +234,7 @@ impl Socket {
         unsafe { own::sock_set_reuseaddr(this.sk()) };
         this.bind(address, port)?;
         // SAFETY: as above.
-        to_result(unsafe { bindings::kernel_listen(this.0, BACKLOG) })?;
+        to_result(unsafe { bindings::kernel_listen(this.raw, BACKLOG) })?;
         Ok(this)
     }
 
@@ -225,7 +245,7 @@ impl Socket {
         let (mut raw, len) = Raw::new(to, port);
         let flags = bindings::O_NONBLOCK as c_int;
         // SAFETY: `raw` is an address of `len` bytes.
-        let done = unsafe { bindings::kernel_connect(this.0, raw.as_mut_ptr(), len, flags) };
+        let done = unsafe { bindings::kernel_connect(this.raw, raw.as_mut_ptr(), len, flags) };
         if done != -(bindings::EINPROGRESS as c_int) {
             to_result(done)?;
         }
@@ -235,7 +255,7 @@ impl Socket {
     fn bind(&self, address: &Address, port: u16) -> Result {
         let (mut raw, len) = Raw::new(address, port);
         // SAFETY: `raw` is an address of `len` bytes.
-        to_result(unsafe { bindings::kernel_bind(self.0, raw.as_mut_ptr(), len) })
+        to_result(unsafe { bindings::kernel_bind(self.raw, raw.as_mut_ptr(), len) })
     }
 
     /// See [`Watched::accept`].
@@ -243,18 +263,16 @@ impl Socket {
         let mut socket = ptr::null_mut();
         let flags = bindings::O_NONBLOCK as c_int;
         // SAFETY: the socket is ours; the new one is written to `socket`.
-        to_result(unsafe { bindings::kernel_accept(self.0, &mut socket, flags) })?;
+        to_result(unsafe { bindings::kernel_accept(self.raw, &mut socket, flags) })?;
         // INVARIANT: just made.
-        let this = Self(socket);
-        this.prepare();
-        Ok(this)
+        Ok(Self::prepared(socket))
     }
 
     /// The other end.
     pub(crate) fn peer(&self) -> Result<Address> {
         let mut raw = Raw::empty();
         // SAFETY: the storage has room for every address.
-        let len = unsafe { own::kernel_getpeername(self.0, ptr::addr_of_mut!(raw.0).cast()) };
+        let len = unsafe { own::kernel_getpeername(self.raw, ptr::addr_of_mut!(raw.0).cast()) };
         if len < 0 {
             return Err(Error::from_errno(len));
         }
@@ -289,7 +307,7 @@ impl Socket {
         };
         // SAFETY: the vector covers `bytes`, which is only read.
         let sent =
-            unsafe { bindings::kernel_sendmsg(self.0, &mut message, &mut vector, 1, bytes.len()) };
+            unsafe { bindings::kernel_sendmsg(self.raw, &mut message, &mut vector, 1, bytes.len()) };
         usize::try_from(sent).map_err(|_| Error::from_errno(sent))
     }
 
@@ -303,21 +321,25 @@ impl Socket {
         let flags = (bindings::MSG_DONTWAIT | bindings::MSG_NOSIGNAL) as c_int;
         // SAFETY: the vector covers `to`.
         let got = unsafe {
-            bindings::kernel_recvmsg(self.0, &mut message, &mut vector, 1, to.len(), flags)
+            bindings::kernel_recvmsg(self.raw, &mut message, &mut vector, 1, to.len(), flags)
         };
         usize::try_from(got).map_err(|_| Error::from_errno(got))
     }
 
     fn sk(&self) -> *mut own::sock {
         // SAFETY: by the invariants.
-        unsafe { (*self.0).sk.cast() }
+        unsafe { (*self.raw).sk.cast() }
     }
 }
 
 impl Drop for Socket {
     fn drop(&mut self) {
+        if !self.ends_in_order.load(ordering::Relaxed) {
+            // SAFETY: the socket is ours.
+            unsafe { own::sock_no_linger(self.sk()) };
+        }
         // SAFETY: by the invariants.
-        unsafe { bindings::sock_release(self.0) };
+        unsafe { bindings::sock_release(self.raw) };
     }
 }
 

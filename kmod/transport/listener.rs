@@ -107,7 +107,7 @@ impl Listener {
         let _ = self.shared.queue.enqueue(this);
     }
 
-    /// The next connection of a peer that is up.
+    /// The next connection of a peer.
     fn accept(self: &Arc<Self>) -> Option<Accepted> {
         let listening = self.socket.lock();
         let listening = listening.as_ref()?;
@@ -133,7 +133,7 @@ impl Listener {
 
     fn identify(&self, socket: Socket) -> Option<Accepted> {
         let address = socket.peer().ok()?;
-        let Some(peer) = find_by_address(&address).filter(|peer| peer.config().is_up) else {
+        let Some(peer) = find_by_address(&address) else {
             self.report_stranger(&address);
             return None;
         };
@@ -152,7 +152,7 @@ impl Listener {
         if now >= self.quiet_until.load(ordering::Relaxed) {
             self.quiet_until
                 .store(now.saturating_add(QUIET_MS), ordering::Relaxed);
-            pr_info!("connection from {} refused: no node that is up\n", address);
+            pr_info!("connection from {} refused: no node of the cluster\n", address);
         }
     }
 }

@@ -200,8 +200,15 @@ impl State {
         (result, outcome)
     }
 
-    /// Takes both connections away, to be dropped without the lock.
+    /// Takes both connections away, to be dropped without the lock. To be called before the
+    /// conversation is reset: it says whether they end in order.
     fn disconnect(&mut self) -> (Sending, Option<Arc<Link>>) {
+        if self.peer.state() == PeerState::Closed {
+            let links = [self.sending_link(), self.receiving.as_ref()];
+            for link in links.into_iter().flatten() {
+                link.socket.end_in_order();
+            }
+        }
         self.peer.disconnected();
         self.out.clear();
         self.blocked_since = None;
@@ -213,13 +220,19 @@ impl State {
         (sending, self.receiving.take())
     }
 
-    /// Whether `link` is a connection in use.
-    fn uses(&self, link: &Arc<Link>) -> bool {
-        let sending = match &self.sending {
+    /// The connection to send on, made or not.
+    fn sending_link(&self) -> Option<&Arc<Link>> {
+        match &self.sending {
             Sending::None { .. } => None,
             Sending::Connecting { link, .. } | Sending::Up { link } => Some(link),
-        };
-        let mut used = [sending, self.receiving.as_ref()].into_iter().flatten();
+        }
+    }
+
+    /// Whether `link` is a connection in use.
+    fn uses(&self, link: &Arc<Link>) -> bool {
+        let mut used = [self.sending_link(), self.receiving.as_ref()]
+            .into_iter()
+            .flatten();
         used.any(|used| Arc::ptr_eq(used, link))
     }
 
@@ -313,6 +326,8 @@ impl PeerNode {
         };
         drop(links);
         self.look();
+        // It may have connected before it was known to be up.
+        self.receive_later();
     }
 
     /// Ends it: no packet flows any more, and what waited is forgotten.
@@ -320,8 +335,9 @@ impl PeerNode {
         let links = {
             let mut state = self.state.lock();
             state.closed = true;
+            let links = state.disconnect();
             state.peer.reset();
-            state.disconnect()
+            links
         };
         drop(links);
         // What is under way belongs to a connection that is no more.
@@ -334,9 +350,10 @@ impl PeerNode {
     pub(super) fn rest(&self) {
         let links = {
             let mut state = self.state.lock();
+            let links = state.disconnect();
             state.peer.reset();
             state.suspicion = Suspicion::None;
-            state.disconnect()
+            links
         };
         drop(links);
         let rest = core::mem::replace(&mut *self.outbox.lock(), Outbox::new());

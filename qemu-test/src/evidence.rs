@@ -28,7 +28,7 @@ fn tail(file: &Path) -> Vec<String> {
     let bytes = fs::read(file).unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes);
     let lines = text.lines().map(str::trim_end);
-    let telling = |line: &&str| !line.is_empty() && !line.contains("DEBUG");
+    let telling = |line: &&str| !line.is_empty() && !line.contains(" debug ");
     let lines: Vec<&str> = lines.filter(telling).collect();
     let last = &lines[lines.len().saturating_sub(LINES)..];
     last.iter()
@@ -44,7 +44,7 @@ mod tests {
     fn the_ends_of_all_logs_are_told_with_their_names() {
         let dir = std::env::temp_dir().join(format!("evidence-{}", std::process::id()));
         fs::create_dir_all(&dir).unwrap();
-        let many: String = (1..=20).map(|n| format!("line {n}\nDEBUG {n}\n")).collect();
+        let many: String = (1..=20).map(|n| format!("line {n}\nn debug {n}\n")).collect();
         fs::write(dir.join("n1.cmand.log"), many).unwrap();
         fs::write(dir.join("n2.cmand.log"), "ä".repeat(WIDTH)).unwrap();
         fs::write(dir.join("notes.txt"), "not a log\n").unwrap();

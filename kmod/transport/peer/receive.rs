@@ -11,7 +11,6 @@ use kernel::{
 
 use super::{
     PeerNode,
-    Sending,
     NO_MEMORY_MS, //
 };
 use crate::ffi::socket::Connection;
@@ -51,11 +50,11 @@ impl PeerNode {
     pub(super) fn receive_all(self: &Arc<Self>) {
         let (first, second) = {
             let state = self.state.lock();
-            let first = match &state.sending {
-                Sending::None { .. } => None,
-                Sending::Connecting { link, .. } | Sending::Up { link } => Some(link.clone()),
-            };
-            (first, state.receiving.clone())
+            if !state.is_open() {
+                // It waits in the socket.
+                return;
+            }
+            (state.sending_link().cloned(), state.receiving.clone())
         };
         for link in [first, second].into_iter().flatten() {
             match self.read(&link) {

@@ -321,6 +321,10 @@ impl PeerNode {
     /// A connection has ended, in order (`None`) or not.
     pub(super) fn broken(self: &Arc<Self>, link: &Arc<Link>, error: Option<Error>) {
         let now = now_ms();
+        if error.is_none() {
+            // An in-tree node that leaves waits for this end to close in order, too.
+            link.socket.end_in_order();
+        }
         let is_this = |other: &Arc<Link>| Arc::ptr_eq(other, link);
         let mut news = None;
         let mut state = self.state.lock();
@@ -347,7 +351,9 @@ impl PeerNode {
         self.look();
     }
 
-    /// The peer has made a connection.
+    /// The peer has made a connection. Where it is not known to be up, nothing is read from it for
+    /// now: a link heals on one side first, and what is refused an in-tree node tries again and
+    /// again without a pause.
     pub(in crate::transport) fn accepted(self: &Arc<Self>, socket: Watched<Waker>) {
         let Ok(link) = Link::new(socket) else {
             // The peer tries again.
@@ -356,15 +362,17 @@ impl PeerNode {
         let mut is_cured = false;
         let replaced = {
             let mut state = self.state.lock();
-            if !state.is_open() {
+            if state.closed {
                 return;
             }
             match &state.sending {
-                Sending::None { .. } => {
+                Sending::None { .. } if state.config.is_up => {
                     is_cured = state.connected(now_ms(), link);
                     None
                 }
-                Sending::Connecting { .. } | Sending::Up { .. } => state.receiving.replace(link),
+                Sending::None { .. } | Sending::Connecting { .. } | Sending::Up { .. } => {
+                    state.receiving.replace(link)
+                }
             }
         };
         drop(replaced);

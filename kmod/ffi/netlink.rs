@@ -188,14 +188,16 @@ fn nla_policy(policy: Policy, members: *const own::nla_policy) -> own::nla_polic
     };
     raw.type_ = kind as u8;
     raw.len = len;
-    let more = &mut raw.__bindgen_anon_1;
+    // A union of plain fields. bindgen shows it in other ways on other kernels, so it is written
+    // to through a pointer.
+    let more = ptr::addr_of_mut!(raw.__bindgen_anon_1);
     if policy.kind == Kind::Member {
-        // SAFETY: a union of plain fields, and of an attribute with others inside it is this one.
-        unsafe { *more.nested_policy.as_mut() = members };
+        // SAFETY: `nested_policy` is this pointer, and counts for an attribute with others inside.
+        unsafe { more.cast::<*const own::nla_policy>().write(members) };
     } else if policy.nonzero {
         raw.validation_type = own::nla_policy_validation_NLA_VALIDATE_MIN as u8;
-        // SAFETY: as above, with this kind of validation.
-        unsafe { more.__bindgen_anon_1.as_mut().min = 1 };
+        // SAFETY: `min` is the first field of what counts with this kind of validation.
+        unsafe { more.cast::<i16>().write(1) };
     }
     raw
 }

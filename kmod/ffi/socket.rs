@@ -305,9 +305,11 @@ impl Socket {
             iov_base: bytes.as_ptr().cast_mut().cast(),
             iov_len: bytes.len(),
         };
+        let len = bytes.len();
         // SAFETY: the vector covers `bytes`, which is only read.
-        let sent =
-            unsafe { bindings::kernel_sendmsg(self.raw, &mut message, &mut vector, 1, bytes.len()) };
+        let sent = unsafe {
+            bindings::kernel_sendmsg(self.raw, &mut message, &mut vector, 1, len)
+        };
         usize::try_from(sent).map_err(|_| Error::from_errno(sent))
     }
 

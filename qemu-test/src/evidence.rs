@@ -44,7 +44,9 @@ mod tests {
     fn the_ends_of_all_logs_are_told_with_their_names() {
         let dir = std::env::temp_dir().join(format!("evidence-{}", std::process::id()));
         fs::create_dir_all(&dir).unwrap();
-        let many: String = (1..=20).map(|n| format!("line {n}\nn debug {n}\n")).collect();
+        let many: String = (1..=20)
+            .map(|n| format!("line {n}\nn debug {n}\n"))
+            .collect();
         fs::write(dir.join("n1.cmand.log"), many).unwrap();
         fs::write(dir.join("n2.cmand.log"), "ä".repeat(WIDTH)).unwrap();
         fs::write(dir.join("notes.txt"), "not a log\n").unwrap();

@@ -86,12 +86,26 @@ impl Lockspace {
         index: usize,
         f: impl FnOnce(&mut Shard<Arc<Owner>>, &mut Fx<'a>) -> R,
     ) -> R {
+        let (result, timeout) = self.with_shard_unplanned(index, f);
+        if timeout.is_some_and(|due| due < self.planned.load(ordering::Relaxed)) {
+            self.wake_recoverd();
+        }
+        result
+    }
+
+    /// The same for the thread that plans: it hears when the shard wants to be looked after, and
+    /// does not wake itself.
+    pub(super) fn with_shard_unplanned<'a, R>(
+        &'a self,
+        index: usize,
+        f: impl FnOnce(&mut Shard<Arc<Owner>>, &mut Fx<'a>) -> R,
+    ) -> (R, Option<u64>) {
         let mut fx = Fx {
             ls: self,
             has_callbacks: false,
         };
         let _memory = NoReclaim::enter();
-        let (result, timeout) = {
+        let answer = {
             let mut shard = self.shards[index].shard.lock();
             let result = f(&mut shard, &mut fx);
             if shard.is_broken() {
@@ -102,10 +116,7 @@ impl Lockspace {
         if fx.has_callbacks {
             self.queue_callbacks();
         }
-        if timeout.is_some_and(|due| due < self.planned.load(ordering::Relaxed)) {
-            self.wake_recoverd();
-        }
-        result
+        answer
     }
 
     /// Has the recovery thread stop the lockspace.

@@ -288,11 +288,10 @@ impl Lockspace {
     fn handle_shard_timeouts(&self, now: u64) -> u64 {
         let mut next = u64::MAX;
         for index in 0..self.shards.len() {
-            let due = self.with_shard(index, |shard, fx| {
+            let ((), due) = self.with_shard_unplanned(index, |shard, fx| {
                 if shard.next_timeout().is_some_and(|due| due <= now) {
                     shard.handle_timeout(now, fx);
                 }
-                shard.next_timeout()
             });
             next = next.min(due.unwrap_or(u64::MAX));
             cond_resched();

@@ -10,6 +10,7 @@ use anyhow::Result;
 use anyhow::ensure;
 
 use crate::cluster::Cluster;
+use crate::node::Node;
 use crate::node::Running;
 use crate::node::program_of;
 use crate::scenario::Ctx;
@@ -52,6 +53,9 @@ async fn run(ctx: Ctx) -> Result<()> {
         clients.push(client);
     }
     ctx.timed("sum", no_update_is_lost(&cluster)).await?;
+    for node in cluster.nodes() {
+        rests(node).await?;
+    }
     ctx.timed("death", a_node_dies(&cluster, &stack)).await
 }
 
@@ -101,6 +105,25 @@ async fn no_update_is_lost(cluster: &Arc<Cluster>) -> Result<()> {
     ensure!(
         added > 0 && counters == added,
         "{added} were added and {counters} are there"
+    );
+    Ok(())
+}
+
+/// While nothing is asked of a lockspace, its recovery thread sleeps, also where resources are
+/// idle and will be freed at some later time.
+async fn rests(node: &Node) -> Result<()> {
+    const LOOKS: usize = 20;
+    let script = format!(
+        "for p in /proc/[0-9]*; do test \"$(cat $p/comm 2>/dev/null)\" = dlm_recoverd || continue; \
+         for i in $(seq {LOOKS}); do cut -d' ' -f3 $p/stat; done; done"
+    );
+    let states = node.sh(&script).await?.ok()?.text();
+    let looks = states.lines().count();
+    let asleep = states.lines().filter(|state| *state == "S").count();
+    ensure!(
+        looks == LOOKS && asleep > LOOKS / 2,
+        "{}: dlm_recoverd was asleep in {asleep} of {looks} looks",
+        node.name()
     );
     Ok(())
 }

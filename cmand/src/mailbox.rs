@@ -85,6 +85,10 @@ impl<T> Receiver<T> {
             // Its holder rings afterwards.
             Err(TryLockError::WouldBlock) => return Some(Vec::new()),
         };
+        if is_last && !items.is_empty() {
+            // For the end, which is told the next time. A bell that cannot be rung is gone itself.
+            let _ = self.0.ring();
+        }
         (!is_last || !items.is_empty()).then_some(items)
     }
 }
@@ -138,6 +142,7 @@ mod tests {
         drop(other);
         assert!(rings(&receiver));
         assert_eq!(receiver.take(), Some(vec![3]));
+        assert!(rings(&receiver));
         assert_eq!(receiver.take(), None);
     }
 

@@ -79,6 +79,8 @@ pub(crate) struct Daemon {
     history: History,
     /// Requests to cmand to join a lockspace's group, by their ids.
     joining: BTreeMap<u64, String>,
+    /// Lockspaces that were started in the kernel and not left.
+    started: BTreeSet<String>,
     /// Whether fenced was told that this daemon may not end.
     is_needed: bool,
     fence_master: u32,
@@ -151,6 +153,7 @@ impl Daemon {
             plocks,
             log,
             joining: BTreeMap::new(),
+            started: BTreeSet::new(),
             is_needed: false,
             fence_master: 0,
             fencing: 0,
@@ -284,12 +287,14 @@ impl Daemon {
             .map(|report| report.name)
             .collect();
         self.workers.keep(|name| there.contains(name));
-        self.need(!there.is_empty()).await
+        self.started.retain(|name| there.contains(name));
+        self.tell_need().await
     }
 
-    /// Tells fenced whether this daemon may end: not while there are lockspaces, which nobody
-    /// else on this node would notice to be without it.
-    async fn need(&mut self, is_needed: bool) -> Result<(), DaemonError> {
+    /// Tells fenced whether this daemon may end: not while lockspaces run, which nobody else on
+    /// this node would notice to be without it.
+    async fn tell_need(&mut self) -> Result<(), DaemonError> {
+        let is_needed = !self.started.is_empty();
         if std::mem::replace(&mut self.is_needed, is_needed) == is_needed {
             return Ok(());
         }
@@ -349,6 +354,9 @@ impl Daemon {
                 let members = list(&start.members);
                 let failed = list(&start.failed);
                 tracing::info!(lockspace, change, members, failed, "starting");
+                // Before it runs.
+                self.started.insert(lockspace.clone());
+                self.tell_need().await?;
                 self.workers.give(&lockspace, Job::Start(start))?;
             }
             Effect::Answer { lockspace, result } => {

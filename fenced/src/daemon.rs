@@ -174,6 +174,7 @@ impl Daemon {
         notify::notify(&notify::State::Ready);
         let end = loop {
             let timer = self.timer();
+            let mut is_told_to_end = false;
             let step = tokio::select! {
                 frame = self.cmand.1.next() => match frame {
                     Ok(frame) => self.handle_cmand(frame).await,
@@ -187,11 +188,19 @@ impl Daemon {
                     let now = self.now();
                     self.domain_step(|domain, fx| domain.handle_timeout(now, fx)).await
                 }
-                _ = terminate.recv() => break Ok(()),
-                _ = interrupt.recv() => break Ok(()),
+                _ = terminate.recv() => { is_told_to_end = true; Ok(()) }
+                _ = interrupt.recv() => { is_told_to_end = true; Ok(()) }
             };
             if let Err(error) = step {
                 break Err(error);
+            }
+            match self.needed.values().next() {
+                None if is_told_to_end => break Ok(()),
+                Some(reason) if is_told_to_end => {
+                    // Nobody else would have this node fenced should that come true.
+                    tracing::warn!(unless = %reason, "told to end, but watching a client; staying");
+                }
+                None | Some(_) => {}
             }
         };
         notify::notify(&notify::State::Stopping);

@@ -307,9 +307,7 @@ impl Socket {
         };
         let len = bytes.len();
         // SAFETY: the vector covers `bytes`, which is only read.
-        let sent = unsafe {
-            bindings::kernel_sendmsg(self.raw, &mut message, &mut vector, 1, len)
-        };
+        let sent = unsafe { bindings::kernel_sendmsg(self.raw, &mut message, &mut vector, 1, len) };
         usize::try_from(sent).map_err(|_| Error::from_errno(sent))
     }
 

@@ -152,7 +152,10 @@ impl Listener {
         if now >= self.quiet_until.load(ordering::Relaxed) {
             self.quiet_until
                 .store(now.saturating_add(QUIET_MS), ordering::Relaxed);
-            pr_info!("connection from {} refused: no node of the cluster\n", address);
+            pr_info!(
+                "connection from {} refused: no node of the cluster\n",
+                address
+            );
         }
     }
 }

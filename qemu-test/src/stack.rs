@@ -125,6 +125,16 @@ impl Stack {
         Ok(daemons)
     }
 
+    /// Starts dlm_controld again on a node where it has ended.
+    pub async fn start_dlm_controld(&self, id: u32) -> Result<()> {
+        let dlm_controld = daemon(self.cluster.node(id), "dlm_controld").await?;
+        let mut all = self.daemons.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(daemons) = all.get_mut(&id) {
+            daemons.dlm_controld = dlm_controld;
+        }
+        Ok(())
+    }
+
     /// The daemons of a node.
     pub fn daemons(&self, id: u32) -> Result<Daemons> {
         let all = self.daemons.lock().unwrap_or_else(PoisonError::into_inner);

@@ -33,6 +33,8 @@ pub(crate) struct Life {
     pub(crate) heard_at: Option<Instant>,
     /// The longest it was silent and heard again in time.
     pub(crate) longest_silent_ms: u64,
+    /// This node paused since it was heard: how long it was silent is not known.
+    pub(crate) has_grace: bool,
     /// Its newest proven heartbeat.
     pub(crate) beat: Option<Heartbeat>,
     /// Since when its heartbeats say that it is blocked.
@@ -50,15 +52,19 @@ impl Life {
             came_at: Instant::default(),
             heard_at: None,
             longest_silent_ms: 0,
+            has_grace: false,
             beat: None,
             blocked_since: None,
         }
     }
 
-    /// It is proven to be alive. Answers how long it had been silent.
+    /// It is proven to be alive. Answers how long it had been silent, as far as that was not this
+    /// node's own pause.
     pub(crate) fn hear(&mut self, now: Instant, detection_ms: u64) -> u64 {
-        let silent_ms = self.heard_at.map_or(0, |at| now.since(at));
+        let heard_at = self.heard_at.filter(|_| !self.has_grace);
+        let silent_ms = heard_at.map_or(0, |at| now.since(at));
         self.heard_at = Some(now);
+        self.has_grace = false;
         if silent_ms < detection_ms {
             self.longest_silent_ms = self.longest_silent_ms.max(silent_ms);
         }

@@ -141,14 +141,18 @@ impl Log {
     /// The lines kept in memory, oldest first.
     #[must_use]
     pub fn dump(&self) -> String {
-        let lines = self.memory.lines();
+        let (kept, lost) = {
+            let lines = self.memory.lines();
+            let kept = lines.kept.iter().map(|line| Arc::clone(&line.text));
+            (kept.collect::<Vec<_>>(), lines.lost)
+        };
         let mut text = String::new();
-        for line in &lines.kept {
-            text.push_str(&line.text);
+        for line in kept {
+            text.push_str(&line);
             text.push('\n');
         }
-        if lines.lost > 0 {
-            let _ = writeln!(text, "({} lines did not reach stderr)", lines.lost);
+        if lost > 0 {
+            let _ = writeln!(text, "({lost} lines did not reach stderr)");
         }
         text
     }

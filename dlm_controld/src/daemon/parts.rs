@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Parts of the daemon that need none of its state.
 
+use std::time::Duration;
 use std::time::SystemTime;
 
 use dlm_controld_core::NodeId;
@@ -13,6 +14,13 @@ use crate::report;
 use crate::settings::DaemonError;
 use crate::settings::Settings;
 use crate::settings::Sockets;
+
+/// How long fenced is asked for when this node must be fenced: longer than a service manager
+/// takes to start it again.
+const FENCED_LIMIT: Duration = Duration::from_secs(60);
+
+/// Between two attempts.
+const FENCED_PAUSE: Duration = Duration::from_secs(1);
 
 /// Lockspaces that an earlier daemon left cannot be taken over: what was agreed
 /// about them is gone. The other nodes have to fence this one.
@@ -37,12 +45,20 @@ pub(super) async fn refuse_leftovers(
         boot_id,
         reason,
     };
-    let path = sockets.fenced.clone();
-    let asked = tokio::task::spawn_blocking(move || fenced_client::call(&path, &request)).await;
-    match asked {
-        Ok(Ok(_)) => {}
-        Ok(Err(error)) => tracing::error!(%error, "asking to be fenced failed"),
-        Err(error) => tracing::error!(%error, "asking to be fenced failed"),
+    let begun = tokio::time::Instant::now();
+    loop {
+        let (path, request) = (sockets.fenced.clone(), request.clone());
+        let asked = tokio::task::spawn_blocking(move || fenced_client::call(&path, &request));
+        match asked.await {
+            Ok(Ok(_)) => break,
+            // It may be about to start, too.
+            Ok(Err(error)) => tracing::error!(%error, "asking to be fenced failed"),
+            Err(error) => tracing::error!(%error, "asking to be fenced failed"),
+        }
+        if begun.elapsed() >= FENCED_LIMIT {
+            break;
+        }
+        tokio::time::sleep(FENCED_PAUSE).await;
     }
     Err(DaemonError::Leftovers(names.join(", ")))
 }

@@ -3,7 +3,8 @@
 //! lockspace can never go on, so it must be fenced before the others recover. And what leads
 //! there: lockspaces joined and left by `dlm_tool`, a daemon that stays while there are some.
 //!
-//! The same on both modules: who decides is the daemon.
+//! The same on both modules: who decides is the daemon. At the end the last daemon of the cluster
+//! is killed.
 
 use std::time::Duration;
 
@@ -59,6 +60,7 @@ async fn run(ctx: Ctx, module: Module) -> Result<()> {
     ctx.timed("recovered", die(&cluster, &stack)).await?;
     ctx.timed("return", come_back(&cluster, &stack)).await?;
     ctx.timed("leave", leave_all(&cluster)).await?;
+    ctx.timed("alone", die_alone(&cluster, &stack)).await?;
     ctx.phase("silence", stack.longest_silence().await?);
     stack.stop().await
 }
@@ -145,18 +147,52 @@ async fn die(cluster: &Cluster, stack: &Stack) -> Result<()> {
         .wait_for_line_after(since, STEP_LIMIT, starts)
         .await?;
     let events = cluster.power_log().events();
-    let resets = events
-        .iter()
-        .filter(|event| event.request.action == Action::Reboot && event.reply.ok)
-        .filter(|event| event.request.plug.as_deref() == Some("n3"));
     ensure!(
-        resets.count() == 1,
+        resets_of_victim(cluster) == 1,
         "recovered without exactly one reset of n3: {events:?}"
     );
     for id in [1, 2] {
         wait_for_members(cluster.node(id), &[1, 2]).await?;
     }
     Ok(())
+}
+
+fn resets_of_victim(cluster: &Cluster) -> usize {
+    let events = cluster.power_log().events();
+    let resets = events
+        .iter()
+        .filter(|event| event.request.action == Action::Reboot && event.reply.ok)
+        .filter(|event| event.request.plug.as_deref() == Some("n3"));
+    resets.count()
+}
+
+/// The last daemon of the cluster is killed: no other one notices, and whoever starts one later
+/// would know nothing of what this node holds. Its own fenced has it fenced.
+async fn die_alone(cluster: &Cluster, stack: &Stack) -> Result<()> {
+    for id in [1, 2] {
+        stack.daemons(id)?.dlm_controld.stop(STEP_LIMIT).await?;
+    }
+    join(cluster.node(VICTIM)).await?;
+    let before = resets_of_victim(cluster);
+    let fenced = stack.daemons(1)?.fenced;
+    let since = fenced.position();
+    let last = stack.daemons(VICTIM)?.dlm_controld;
+    last.kill(Signal::SIGKILL as i32).await?;
+    let cleared = |line: &str| line.contains("fenced node=3") && line.contains("how=agent");
+    fenced
+        .wait_for_line_after(since, STEP_LIMIT, cleared)
+        .await?;
+    ensure!(
+        resets_of_victim(cluster) == before + 1,
+        "not reset once more: {:?}",
+        cluster.power_log().events()
+    );
+    cluster.node(VICTIM).wait_until_up().await?;
+    stack.start_on(VICTIM).await?;
+    for id in [1, 2] {
+        stack.start_dlm_controld(id).await?;
+    }
+    stack.wait_for_view(1, &[1, 2, 3], STEP_LIMIT).await
 }
 
 async fn come_back(cluster: &Cluster, stack: &Stack) -> Result<()> {

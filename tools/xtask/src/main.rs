@@ -22,6 +22,7 @@ mod host;
 mod image;
 mod kernel;
 mod kmod;
+mod manpages;
 mod paths;
 mod payload;
 mod root;

@@ -16,6 +16,7 @@ use crate::image::cargo;
 use crate::kmod;
 use crate::kmod::Kind;
 use crate::kmod::Request;
+use crate::manpages;
 use crate::paths::Layout;
 use crate::payload;
 use crate::rules;
@@ -112,6 +113,7 @@ pub(crate) fn test(layout: &Layout, quick: bool) -> Result<()> {
         command.args(["test", "--workspace", "--no-fail-fast"]);
         counted(&mut command, tally)
     });
+    report.part("manual pages", |_| none_of(manpages::violations(layout)?));
     report.part("simulation", |_| {
         run::visible("sim", &mut sim(layout, &["--seeds", SEEDS]))
     });
@@ -164,14 +166,16 @@ fn needed(prepared: Option<&Prepared>) -> Result<&Prepared> {
 
 fn form(layout: &Layout, report: &mut Report) {
     report.part("formatting", |_| formatting(layout));
-    report.part("rules", |_| {
-        let found = rules::violations(layout)?;
-        found.iter().for_each(|line| eprintln!("{line}"));
-        if !found.is_empty() {
-            bail!("{} violations", found.len());
-        }
-        Ok(())
-    });
+    report.part("rules", |_| none_of(rules::violations(layout)?));
+}
+
+/// Fails if there are any, and prints them.
+fn none_of(violations: Vec<String>) -> Result<()> {
+    violations.iter().for_each(|line| eprintln!("{line}"));
+    if !violations.is_empty() {
+        bail!("{} violations", violations.len());
+    }
+    Ok(())
 }
 
 fn lints(layout: &Layout, prepared: Option<&Prepared>, report: &mut Report) {

@@ -325,8 +325,11 @@ impl Core {
         for peer in self.peers.values_mut() {
             let heard = peer.was_heard;
             if let Some(life) = peer.life.as_mut().filter(|_| heard) {
-                life.heard_at = life.heard_at.map(|at| at.max(grace));
                 life.blocked_since = life.blocked_since.map(|_| now);
+                // Once: a node that pauses again and again finds out in the end, too.
+                if !std::mem::replace(&mut life.has_grace, true) {
+                    life.heard_at = life.heard_at.map(|at| at.max(grace));
+                }
             }
         }
         self.acceptor.promised_at = now;

@@ -533,6 +533,11 @@ impl Line {
         false
     }
 
+    /// Whoever has seen in [`Line::wait`] that it is not over waits by now, and can be woken.
+    pub(crate) fn let_waiters_settle(&self) {
+        drop(self.row.lock());
+    }
+
     /// Whether nothing is to be told.
     pub(crate) fn is_empty(&self) -> bool {
         self.row.lock().ready.is_empty()

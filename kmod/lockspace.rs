@@ -310,7 +310,7 @@ impl Lockspace {
     fn wake_files(&self) {
         let files = self.files.lock();
         for file in files.open.iter() {
-            file.wake();
+            file.wake_for_the_end();
         }
     }
 }

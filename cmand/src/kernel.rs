@@ -104,6 +104,7 @@ pub(crate) fn start(
         },
         client: None,
         retry_at: None,
+        is_behind: false,
         complaint: String::new(),
     };
     let spawned = std::thread::Builder::new()
@@ -132,6 +133,8 @@ struct Keeper {
     known: Known,
     client: Option<Client>,
     retry_at: Option<Instant>,
+    /// The kernel may have missed something: it must be told all again.
+    is_behind: bool,
     /// The last error logged, to log each once.
     complaint: String,
 }
@@ -204,6 +207,10 @@ impl Keeper {
                 self.known.note(update);
             }
             match (&mut self.client, update) {
+                (Some(client), _) if self.is_behind => {
+                    let told = self.known.tell_all(client);
+                    self.judge(told);
+                }
                 (Some(client), Some(update)) => {
                     let told = self.known.tell(client, update);
                     self.judge(told);
@@ -249,13 +256,15 @@ impl Keeper {
         }
     }
 
-    /// After an error that is no answer the kernel may have missed something:
-    /// tell it all again, from the beginning.
+    /// After an error that is no answer the kernel may have missed something: it is told all
+    /// again, from the beginning, and on the same socket, whose end would stop its lockspaces.
     fn judge(&mut self, told: Result<(), dlm_client::Error>) {
-        if let Err(error) = told {
-            self.complain(&error);
-            if error.errno().is_none() {
-                self.client = None;
+        match told {
+            Ok(()) => self.is_behind = false,
+            Err(error) => {
+                self.is_behind = error.errno().is_none();
+                self.complain(&error);
+                self.look_whether_gone();
             }
         }
     }

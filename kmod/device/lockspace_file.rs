@@ -87,6 +87,12 @@ impl OpenFile {
         self.changed.notify_all();
     }
 
+    /// The lockspace is gone, which whoever reads is told.
+    pub(crate) fn wake_for_the_end(&self) {
+        self.line.let_waiters_settle();
+        self.wake();
+    }
+
     /// Notes a lock of this file; under the mutex of the lock's shard.
     pub(crate) fn note(&self, lkid: u32, memory: Note) {
         // What is replaced or left over is dropped after the lock.
@@ -271,7 +277,9 @@ impl FileOps for OpenFile {
 
     fn poll(this: ArcBorrow<'_, Self>, file: &File, table: PollTable<'_>) -> u32 {
         table.register_wait(file, &this.changed);
-        if this.line.is_empty() {
+        if this.ls.is_gone() {
+            bindings::POLLIN | bindings::POLLRDNORM | bindings::POLLERR | bindings::POLLHUP
+        } else if this.line.is_empty() {
             0
         } else {
             bindings::POLLIN | bindings::POLLRDNORM

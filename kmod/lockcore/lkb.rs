@@ -111,6 +111,8 @@ pub mod state {
     pub const SENT: u16 = 0x200;
     /// The new master has its image.
     pub const REBUILT: u16 = 0x400;
+    /// Its request was sent to a node that was not the master.
+    pub const BOUNCED: u16 = 0x1000;
 }
 
 /// One lock. `O` is what the shell keeps with a lock of this node.

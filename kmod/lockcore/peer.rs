@@ -243,6 +243,11 @@ impl Peer {
         !matches!(self.state, PeerState::Closed | PeerState::Established)
     }
 
+    /// Whether an orderly end was waited for long enough.
+    pub fn is_late(&self) -> bool {
+        self.is_late
+    }
+
     /// Sequenced packets that are not acknowledged.
     pub fn unacked(&self) -> usize {
         self.kept.len()

@@ -229,7 +229,7 @@ impl<O> Shard<O> {
 
     /// Frees what has been idle for long, and asks again what got an odd reply.
     pub fn handle_timeout<F: Effects<Owner = O>>(&mut self, now_ms: u64, fx: &mut F) {
-        self.now_ms = now_ms;
+        self.advance(now_ms);
         if self.gate == Gate::Blocked {
             return;
         }
@@ -241,6 +241,12 @@ impl<O> Shard<O> {
     }
 
     // What all parts use.
+
+    /// Notes the time. Callers read the clock before they wait for the shard, so it may be older
+    /// than what was noted.
+    fn advance(&mut self, now_ms: u64) {
+        self.now_ms = self.now_ms.max(now_ms);
+    }
 
     fn own(&self) -> NodeId {
         self.members.own()
@@ -276,7 +282,7 @@ impl<O> Shard<O> {
     }
 
     fn check_open(&mut self, now_ms: u64) -> Result<(), Refused> {
-        self.now_ms = now_ms;
+        self.advance(now_ms);
         match self.gate {
             Gate::Blocked => Err(Refused::Blocked),
             Gate::Draining | Gate::Open => Ok(()),

@@ -328,6 +328,8 @@ impl PeerNode {
         self.look();
         // It may have connected before it was known to be up.
         self.receive_later();
+        // Nobody waits for the goodbye of a peer that is down.
+        self.shared.ended.ring();
     }
 
     /// Ends it: no packet flows any more, and what waited is forgotten.
@@ -393,7 +395,7 @@ impl PeerNode {
     /// Whether a goodbye is under way with a peer that can answer it.
     pub(super) fn is_talking(&self) -> bool {
         let state = self.state.lock();
-        state.is_open() && state.peer.state() != PeerState::Closed
+        state.is_open() && state.peer.state() != PeerState::Closed && !state.peer.is_late()
     }
 
     /// Gives a packet to the peer; see [`super::send`].

@@ -317,8 +317,8 @@ fn what_cannot_be_saved_is_refused_and_what_is_saved_waits() {
 
 #[test]
 fn idle_resources_go_after_a_while_and_the_directory_is_told() {
-    let (mut shard, mut fx) = shard(2);
     for (directory, expected) in [(1, vec![]), (2, vec![(2, MessageKind::Remove)])] {
+        let (mut shard, mut fx) = shard(2);
         let name = name_of(directory, 2);
         let id = shard
             .request(0, &name, asking(Mode::Ex, 0, 1), &mut fx)

@@ -33,7 +33,7 @@ impl<O> Shard<O> {
         message: &Message<'_>,
         fx: &mut F,
     ) -> Received {
-        self.now_ms = now_ms;
+        self.advance(now_ms);
         if self.gate != Gate::Open {
             if fault(Fault::SavedLost) {
                 return Received::Done;

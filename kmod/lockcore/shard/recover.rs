@@ -133,7 +133,7 @@ impl<O> Shard<O> {
         gone: &[NodeId],
         fx: &mut F,
     ) {
-        self.now_ms = now_ms;
+        self.advance(now_ms);
         let mut at = LockIndex::NONE;
         while let Some((i, lock)) = self.locks.after(at) {
             at = i;
@@ -157,7 +157,7 @@ impl<O> Shard<O> {
 
     /// Ends the locks of nodes that are gone.
     pub fn purge_gone<F: Effects<Owner = O>>(&mut self, now_ms: u64, gone: &[NodeId], fx: &mut F) {
-        self.now_ms = now_ms;
+        self.advance(now_ms);
         let mut at = LockIndex::NONE;
         while let Some((i, lock)) = self.locks.after(at) {
             at = i;
@@ -282,7 +282,7 @@ impl<O> Shard<O> {
 
     /// Sends again what was marked, unless a saved reply has answered it.
     pub fn resend_waiters<F: Effects<Owner = O>>(&mut self, now_ms: u64, fx: &mut F) {
-        self.now_ms = now_ms;
+        self.advance(now_ms);
         let mut at = LockIndex::NONE;
         while let Some((i, lock)) = self.locks.after(at) {
             at = i;
@@ -294,7 +294,7 @@ impl<O> Shard<O> {
 
     /// Goes through the queues of all resources that were marked for it.
     pub fn grant_marked<F: Effects<Owner = O>>(&mut self, now_ms: u64, fx: &mut F) {
-        self.now_ms = now_ms;
+        self.advance(now_ms);
         let mut at = ResourceIndex::NONE;
         while let Some((r, rsb)) = self.resources.after(at) {
             at = r;

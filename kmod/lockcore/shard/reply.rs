@@ -13,7 +13,7 @@ use super::send::{EBADR, EINPROGRESS, ENOENT, ENOTBLK};
 use super::{Effects, Gate, Received, Shard, Status};
 use crate::lockcore::arena::{LockIndex, ResourceIndex};
 use crate::lockcore::flags::{FORCEUNLOCK, SBF_ALTMODE, SBF_DEMOTED};
-use crate::lockcore::lkb::state::{OVERLAP_CANCEL, OVERLAP_UNLOCK, RESEND};
+use crate::lockcore::lkb::state::{BOUNCED, OVERLAP_CANCEL, OVERLAP_UNLOCK, RESEND};
 use crate::lockcore::lkb::{LockId, Queue, Waiting};
 use crate::lockcore::members::NodeId;
 use crate::lockcore::mode::Mode;
@@ -225,13 +225,20 @@ impl<O> Shard<O> {
     /// Who was asked is not the master.
     fn request_bounced<F: Effects<Owner = O>>(&mut self, i: LockIndex, fx: &mut F) {
         let own = self.own();
-        let lock = self.lock(i);
+        let lock = self.lock_mut(i);
         let given_up = lock.state & (OVERLAP_UNLOCK | OVERLAP_CANCEL) != 0;
+        let again = lock.is(BOUNCED);
+        lock.set(BOUNCED, true);
         let r = lock.resource;
         let rsb = self.resource_mut(r);
         if rsb.master() != Some(own) {
             if rsb.directory != own {
                 rsb.set_master(None);
+                if again && !given_up {
+                    // The first time what was known here was old. Now the directory node does not
+                    // know better: its link to that node may be slow, ours is not.
+                    return self.retry_later(i, true);
+                }
             } else if !given_up {
                 // Our own record names it: it will know when its lookup is answered.
                 return self.retry_later(i, true);

@@ -140,7 +140,7 @@ impl<O> Shard<O> {
         limit: usize,
         fx: &mut F,
     ) -> Drained {
-        self.now_ms = now_ms;
+        self.advance(now_ms);
         if self.gate != Gate::Draining {
             return Drained::Done;
         }

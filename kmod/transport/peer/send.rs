@@ -313,8 +313,9 @@ impl PeerNode {
         let waker = Waker::new(self.clone())?;
         let socket = Socket::connect(&self.own.address, &state.config.address, PORT)?;
         let link = Link::new(Watched::new(socket, waker))?;
-        // It may be done already.
+        // It may be done already, and the peer's first words here.
         self.look();
+        self.receive_later();
         Ok(link)
     }
 

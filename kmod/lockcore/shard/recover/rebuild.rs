@@ -129,7 +129,7 @@ impl<O> Shard<O> {
         from: NodeId,
         image: &RcomLock<'_>,
     ) -> Result<(u32, i32)> {
-        self.now_ms = now_ms;
+        self.advance(now_ms);
         let name = &image.name;
         let r = self.find(name_hash(name.as_bytes()), name.as_bytes());
         if r.is_none() {

@@ -176,6 +176,36 @@ fn who_is_not_the_master_makes_the_owner_look_again() {
     shard.check().unwrap();
 }
 
+/// The directory node names a master that does not know it: the link between those two is slow.
+#[test]
+fn who_is_sent_back_and_forth_pauses() {
+    let (mut shard, mut fx) = shard(3);
+    let id = shard
+        .request(0, &name_of(2, 3), asking(Mode::Ex, 0, 1), &mut fx)
+        .unwrap();
+    assert_eq!(fx.sent(), [(2, MessageKind::Lookup)]);
+    let named = Message {
+        lkid: id.raw(),
+        nodeid: 3,
+        ..Message::new(MessageKind::LookupReply)
+    };
+    let bounced = reply(MessageKind::RequestReply, id, EBADR);
+    for time in [1, 2] {
+        shard.receive(time, NodeId(2), &named, &mut fx);
+        assert_eq!(fx.sent(), [(3, MessageKind::Request)]);
+        shard.receive(time, NodeId(3), &bounced, &mut fx);
+        let asked_again = (time == 1).then_some((2, MessageKind::Lookup));
+        assert_eq!(fx.sent(), Vec::from_iter(asked_again), "bounce {time}");
+    }
+    assert_eq!(shard.next_timeout(), Some(12));
+    shard.handle_timeout(12, &mut fx);
+    assert_eq!(fx.sent(), [(2, MessageKind::Lookup)]);
+    shard.receive(13, NodeId(2), &named, &mut fx);
+    let granted = reply(MessageKind::RequestReply, id, 0);
+    shard.receive(14, NodeId(3), &granted, &mut fx);
+    assert_eq!(fx.told, [(1, 0)]);
+}
+
 #[test]
 fn messages_from_strangers_and_about_other_locks_change_nothing() {
     let (mut shard, mut fx) = shard(3);

@@ -10,6 +10,8 @@
 //!
 //! Neither fault hangs or corrupts anything: only the rule is broken.
 
+use core::borrow::Borrow;
+
 use kernel::new_mutex;
 use kernel::new_spinlock;
 use kernel::prelude::*;
@@ -40,6 +42,11 @@ struct Planted {
     spin: SpinLock<u32>,
 }
 
+/// The value of a parameter: kernel 7.2 hands out a reference to it, 7.3 the value.
+fn number(value: impl Borrow<u8>) -> u8 {
+    *value.borrow()
+}
+
 impl kernel::InPlaceModule for Planted {
     fn init(_module: &'static ThisModule) -> impl PinInit<Self, Error> {
         try_pin_init!(Self {
@@ -47,7 +54,7 @@ impl kernel::InPlaceModule for Planted {
             second <- new_mutex!(0, "planted_second"),
             spin <- new_spinlock!(0, "planted_spin"),
         })
-        .pin_chain(|this| this.into_ref().commit(*module_parameters::fault.value()))
+        .pin_chain(|this| this.into_ref().commit(number(module_parameters::fault.value())))
     }
 }
 

@@ -54,7 +54,10 @@ impl kernel::InPlaceModule for Planted {
             second <- new_mutex!(0, "planted_second"),
             spin <- new_spinlock!(0, "planted_spin"),
         })
-        .pin_chain(|this| this.into_ref().commit(number(module_parameters::fault.value())))
+        .pin_chain(|this| {
+            this.into_ref()
+                .commit(number(module_parameters::fault.value()))
+        })
     }
 }
 

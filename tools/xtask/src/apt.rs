@@ -14,8 +14,10 @@ use anyhow::bail;
 pub(crate) const SUITE: &str = "trixie";
 
 /// The series of kernels on which all tests have passed. Rust's interface inside the kernel changes
-/// from one to the next without notice, so a newer one is tried before it is named here.
-const SERIES: &[[u32; 2]] = &[[7, 2], [7, 3]];
+/// from one to the next without notice, so a newer one is tried before it is named here. Of 7.3 the
+/// stock kernel passes; User Mode Linux warns about its own IPv6 at some boots
+/// (`__local_bh_enable_ip` in `ip6_dst_destroy`, 7.3.4), which fails the scenario it happens in.
+const SERIES: &[[u32; 2]] = &[[7, 2]];
 
 /// One archive of a sources file.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -89,6 +89,7 @@ pub(crate) fn group_view(view: core::GroupView) -> client::GroupView {
         departed: departed
             .map(|(gone, why)| (node(*gone), departure(*why)))
             .collect(),
+        lost: nodes(&view.lost),
         group: view.group,
     }
 }

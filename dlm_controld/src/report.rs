@@ -63,6 +63,7 @@ pub(crate) fn group(group: &cmand_client::GroupView) -> GroupView {
         members: nodes(&group.members),
         joined: nodes(&group.joined),
         departed: group.departed.iter().map(departed).collect(),
+        lost: nodes(&group.lost),
     }
 }
 

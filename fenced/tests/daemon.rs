@@ -138,6 +138,7 @@ impl Cmand {
             members: vec![NodeId(1)],
             joined: vec![NodeId(1)],
             departed: Vec::new(),
+            lost: Vec::new(),
         }));
     }
 
@@ -376,6 +377,7 @@ async fn it_leaves_the_domain_before_it_ends() {
         members: Vec::new(),
         joined: Vec::new(),
         departed: vec![(NodeId(1), Departure::Left)],
+        lost: Vec::new(),
     }));
     let status = tokio::time::timeout(LIMIT, daemon.wait())
         .await

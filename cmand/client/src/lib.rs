@@ -112,6 +112,10 @@ pub struct GroupView {
     pub joined: Vec<NodeId>,
     /// Members of the group view before that are not in this one.
     pub departed: Vec<(NodeId, Departure)>,
+    /// Nodes whose client failed in this group, and that have neither joined it
+    /// again nor failed since as nodes: what a member that joined later must
+    /// know.
+    pub lost: Vec<NodeId>,
 }
 
 /// What may be asked of cmand.

@@ -101,6 +101,8 @@ pub struct Change {
     pub joined: Vec<NodeId>,
     /// Who is gone.
     pub departed: Vec<(NodeId, Departure)>,
+    /// Who failed in it and has not been seen to since; see [`crate::GroupView::lost`].
+    pub lost: Vec<NodeId>,
 }
 
 impl Change {
@@ -111,52 +113,78 @@ impl Change {
     }
 }
 
+/// A group.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Group {
+    members: BTreeSet<NodeId>,
+    /// Nodes whose client failed in it. Members heard of that; who joins later must hear of it,
+    /// too, and there may be no member left to say so.
+    lost: BTreeSet<NodeId>,
+}
+
 /// All groups and their members.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Groups {
     /// Changes so far in the life of the cluster: numbers group views.
     changes: u64,
-    members: BTreeMap<String, BTreeSet<NodeId>>,
+    groups: BTreeMap<String, Group>,
 }
 
 impl Groups {
     /// Whether a node is a member of a group.
     #[must_use]
     pub fn has(&self, group: &str, node: NodeId) -> bool {
-        self.members
+        self.groups
             .get(group)
-            .is_some_and(|members| members.contains(&node))
+            .is_some_and(|group| group.members.contains(&node))
     }
 
     /// How many groups there are.
     #[must_use]
     pub fn count(&self) -> usize {
-        self.members.len()
+        self.groups.len()
     }
 
     /// A node joins; nothing if it is a member, or there are too many groups.
     pub fn join(&mut self, group: &str, node: NodeId) -> Option<Change> {
-        let full = self.members.len() >= GROUP_LIMIT && !self.members.contains_key(group);
+        let full = self.groups.len() >= GROUP_LIMIT && !self.groups.contains_key(group);
         if full || self.has(group, node) {
             return None;
         }
-        let members = self.members.entry(group.to_owned()).or_default();
-        members.insert(node);
+        let known = self.groups.entry(group.to_owned()).or_default();
+        known.members.insert(node);
+        known.lost.remove(&node);
         Some(self.changed(group, vec![node], Vec::new()))
     }
 
     /// A node is gone from a group; nothing if it is no member.
     pub fn depart(&mut self, group: &str, node: NodeId, why: Departure) -> Option<Change> {
-        let members = self.members.get_mut(group)?;
-        if !members.remove(&node) {
+        let known = self.groups.get_mut(group)?;
+        if !known.members.remove(&node) {
             return None;
+        }
+        if why == Departure::ProcessFailed {
+            known.lost.insert(node);
         }
         Some(self.changed(group, Vec::new(), vec![(node, why)]))
     }
 
-    /// Nodes are gone from the cluster: one change per group that had any.
-    pub fn depart_all(&mut self, gone: &BTreeMap<NodeId, Departure>) -> Vec<Change> {
-        let names: Vec<String> = self.members.keys().cloned().collect();
+    /// Nodes are gone from the cluster, and others are new in it: one change per group that had
+    /// any. A node that failed is a matter of the cluster's view from now on; a new life of one
+    /// that left has nothing of what a client of its last one had.
+    pub fn change_view(
+        &mut self,
+        gone: &BTreeMap<NodeId, Departure>,
+        joined: &[NodeId],
+    ) -> Vec<Change> {
+        let is_over =
+            |node: &NodeId| joined.contains(node) || gone.get(node) == Some(&Departure::NodeFailed);
+        for group in self.groups.values_mut() {
+            group.lost.retain(|node| !is_over(node));
+        }
+        self.groups
+            .retain(|_, group| !group.members.is_empty() || !group.lost.is_empty());
+        let names: Vec<String> = self.groups.keys().cloned().collect();
         let mut changes = Vec::new();
         for group in names {
             let departed: Vec<(NodeId, Departure)> = gone
@@ -167,8 +195,8 @@ impl Groups {
             if departed.is_empty() {
                 continue;
             }
-            if let Some(members) = self.members.get_mut(&group) {
-                members.retain(|node| !gone.contains_key(node));
+            if let Some(known) = self.groups.get_mut(&group) {
+                known.members.retain(|node| !gone.contains_key(node));
             }
             changes.push(self.changed(&group, Vec::new(), departed));
         }
@@ -182,30 +210,33 @@ impl Groups {
         departed: Vec<(NodeId, Departure)>,
     ) -> Change {
         self.changes += 1;
-        let members = self.members.get(group);
-        let members: Vec<NodeId> = members.into_iter().flatten().copied().collect();
-        if members.is_empty() {
-            self.members.remove(group);
+        let known = self.groups.get(group).cloned().unwrap_or_default();
+        if known == Group::default() {
+            self.groups.remove(group);
         }
         Change {
             group: group.to_owned(),
             number: self.changes,
-            members,
+            members: known.members.into_iter().collect(),
             joined,
             departed,
+            lost: known.lost.into_iter().collect(),
         }
     }
 
-    /// The table as bytes: changes u64, then a list of name and list of u32.
+    /// The table as bytes: changes u64, then a list of name, list of u32 (members) and list of u32
+    /// (lost).
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Writer::default();
         out.u64(self.changes);
-        let groups: Vec<(&String, &BTreeSet<NodeId>)> = self.members.iter().collect();
-        out.list(&groups, |out, (name, members)| {
+        let groups: Vec<(&String, &Group)> = self.groups.iter().collect();
+        out.list(&groups, |out, (name, group)| {
             out.bytes(name.as_bytes());
-            let members: Vec<NodeId> = members.iter().copied().collect();
-            out.list(&members, |out, node| out.u32(node.0));
+            for nodes in [&group.members, &group.lost] {
+                let nodes: Vec<NodeId> = nodes.iter().copied().collect();
+                out.list(&nodes, |out, node| out.u32(node.0));
+            }
         });
         out.0
     }
@@ -219,13 +250,18 @@ impl Groups {
         let changes = reader.u64()?;
         let groups = reader.list(GROUP_LIMIT, |from| {
             let name = from.text(GROUP_NAME_LIMIT)?;
-            let members = from.list(NODE_LIMIT, |from| Ok(NodeId(from.u32()?)))?;
-            Ok((name, members.into_iter().collect()))
+            let mut nodes = || from.list(NODE_LIMIT, |from| Ok(NodeId(from.u32()?)));
+            let (members, lost) = (nodes()?, nodes()?);
+            let group = Group {
+                members: members.into_iter().collect(),
+                lost: lost.into_iter().collect(),
+            };
+            Ok((name, group))
         })?;
         reader.end()?;
         Ok(Self {
             changes,
-            members: groups.into_iter().collect(),
+            groups: groups.into_iter().collect(),
         })
     }
 }
@@ -244,7 +280,7 @@ mod tests {
         groups.join("a", NodeId(1)).unwrap();
         groups.join("b", NodeId(2)).unwrap();
         let gone = BTreeMap::from([(NodeId(2), Departure::NodeFailed)]);
-        let changes = groups.depart_all(&gone);
+        let changes = groups.change_view(&gone, &[]);
         assert_eq!(changes.len(), 2);
         assert_eq!((changes[0].number, changes[1].number), (4, 5));
         assert_eq!(changes[0].members, [NodeId(1)]);
@@ -254,6 +290,40 @@ mod tests {
         assert_eq!(groups.depart("b", NodeId(2), Departure::Left), None);
         // A group that comes back goes on counting.
         assert_eq!(groups.join("b", NodeId(3)).unwrap().number, 6);
+    }
+
+    #[test]
+    fn who_joins_hears_who_failed_until_that_is_over() {
+        let (one, two) = (NodeId(1), NodeId(2));
+        let failed = |groups: &mut Groups| {
+            groups.join("a", one).unwrap();
+            groups.depart("a", one, Departure::ProcessFailed).unwrap()
+        };
+        let mut groups = Groups::default();
+        assert_eq!(failed(&mut groups).lost, [one]);
+        let bytes = groups.encode();
+        assert_eq!(Groups::decode(&bytes).unwrap(), groups);
+        assert_eq!(groups.join("a", two).unwrap().lost, [one]);
+        // It joins again.
+        assert!(groups.join("a", one).unwrap().lost.is_empty());
+        // It is a failure of its node.
+        for (why, lost) in [
+            (Departure::NodeFailed, &[][..]),
+            (Departure::Left, &[one][..]),
+        ] {
+            let mut groups = Groups::default();
+            failed(&mut groups);
+            let changes = groups.change_view(&BTreeMap::from([(one, why)]), &[]);
+            assert!(changes.is_empty(), "it was no member");
+            assert_eq!(groups.clone().join("a", two).unwrap().lost, lost);
+            // A new life has nothing of an earlier one.
+            groups.change_view(&BTreeMap::new(), &[one]);
+            assert!(groups.join("a", two).unwrap().lost.is_empty());
+        }
+        let mut groups = Groups::default();
+        groups.join("a", one).unwrap();
+        groups.depart("a", one, Departure::Left).unwrap();
+        assert_eq!(groups.count(), 0);
     }
 
     #[test]

@@ -372,7 +372,7 @@ impl Controld {
             lockspace.stage = Stage::Member;
         }
         stop(name, lockspace, fx);
-        for node in lockspace.note_change(group) {
+        for node in lockspace.note_change(group, self.config.node) {
             self.accuse(now, node);
         }
         fx.push(Effect::Notice(Notice::Changing {

@@ -30,9 +30,10 @@
 //! node at all is to be fenced.
 //!
 //! A daemon that fails with lockspaces in the kernel is witnessed by the other
-//! daemons, who have its node fenced. When it was the last one that ran, the
-//! witness is the next daemon on that node: it finds what is left and has its
-//! own node fenced. Until then a newcomer elsewhere could not know.
+//! daemons, who have its node fenced. When there was no other one, fenced on its
+//! node does, and the next daemon there, which finds what is left. One that
+//! joins the lockspace before that hears of it from the group's view (`lost`),
+//! and waits for the fencing like those who saw it happen.
 //!
 //! # Rules the checkers test
 //! 1. No kernel is started while this node is not quorate.
@@ -142,4 +143,7 @@ pub struct GroupView {
     pub joined: Vec<NodeId>,
     /// Members of the group view before that are not in this one.
     pub departed: Vec<(NodeId, Departure)>,
+    /// Nodes whose daemon failed in this group, also before this node joined it,
+    /// and that have neither joined it again nor failed since as nodes.
+    pub lost: Vec<NodeId>,
 }

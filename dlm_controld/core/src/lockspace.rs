@@ -155,10 +155,16 @@ impl Lockspace {
         self.started.is_none()
     }
 
-    /// Takes a group view that this node is in. Returns the members whose
-    /// daemon failed.
-    pub(crate) fn note_change(&mut self, group: &GroupView) -> Vec<NodeId> {
+    /// Takes a group view that this node, `own`, is in. Returns the members
+    /// whose daemon failed, now or before this node joined.
+    pub(crate) fn note_change(&mut self, group: &GroupView, own: NodeId) -> Vec<NodeId> {
         let mut daemons = Vec::new();
+        if group.joined.contains(&own) {
+            for node in &group.lost {
+                self.note_departure(*node, Departure::ProcessFailed, group);
+                daemons.push(*node);
+            }
+        }
         for (node, why) in &group.departed {
             self.note_departure(*node, *why, group);
             if *why == Departure::ProcessFailed {

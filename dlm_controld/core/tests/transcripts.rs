@@ -139,7 +139,13 @@ impl Player {
                 new,
                 "gone",
                 gone,
+                ref rest @ ..,
             ] => {
+                let lost = match *rest {
+                    [] => Vec::new(),
+                    ["lost", lost] => nodes(lost),
+                    _ => panic!("after `gone` comes `lost` or nothing: {rest:?}"),
+                };
                 let group = GroupView {
                     group: name.into(),
                     number: number(n),
@@ -147,6 +153,7 @@ impl Player {
                     members: nodes(list),
                     joined: nodes(new),
                     departed: departures(gone),
+                    lost,
                 };
                 core.handle_group(now, &group, &mut fx);
             }

@@ -387,6 +387,7 @@ fn group(name: &str, number: u64, nodes: &[u32], joined: &[u32], failed: &[u32])
             .iter()
             .map(|node| (cmand_client::NodeId(*node), why))
             .collect(),
+        lost: vec![],
     })
 }
 
@@ -579,6 +580,7 @@ async fn a_daemon_that_failed_is_fenced_by_request() {
             cmand_client::NodeId(2),
             cmand_client::Departure::ProcessFailed,
         )],
+        lost: vec![cmand_client::NodeId(2)],
     }));
     loop {
         let (_, request) = asked(&mut world.fenced, fenced_client::Reply::Done).await;

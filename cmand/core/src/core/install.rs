@@ -69,8 +69,8 @@ impl Core {
             .iter()
             .map(|(member, left)| (member.node, why(*left)))
             .collect();
-        let changes = carried.groups.depart_all(&gone);
         let view = view_of(&value);
+        let changes = carried.groups.change_view(&gone, &view.joined);
         self.enter(value, carried);
         log(fx, Level::Info, describe(&view));
         fx.push(Effect::View(view));

@@ -92,6 +92,7 @@ pub(super) fn group_view(change: &Change, me: NodeId, view: Option<ViewId>) -> O
         members: change.members.clone(),
         joined: change.joined.clone(),
         departed: change.departed.clone(),
+        lost: change.lost.clone(),
     })
 }
 

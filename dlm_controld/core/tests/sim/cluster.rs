@@ -381,6 +381,7 @@ impl Cluster {
             members: group.members.iter().copied().collect(),
             joined: joined.to_vec(),
             departed: gone.to_vec(),
+            lost: Vec::new(),
         };
         if self.planted == Planted::MembersDiffer && view.members.len() > 1 {
             let first = view.members[0];

@@ -293,7 +293,8 @@ impl Domain {
     }
 
     /// Who runs the agents: the lowest member that knows the state and is not
-    /// itself a victim.
+    /// itself a victim. When all are victims, the lowest of them: somebody must
+    /// begin, and who is back after that goes on with the rest.
     #[must_use]
     pub fn master(&self) -> Option<NodeId> {
         match self.knowledge {
@@ -301,6 +302,7 @@ impl Domain {
                 .knowing
                 .iter()
                 .find(|node| !self.victims.contains_key(node))
+                .or(self.knowing.first())
                 .copied(),
             Knowledge::Outside | Knowledge::Joining { .. } => None,
         }
@@ -329,7 +331,7 @@ impl Domain {
         }
         match self.agent {
             Agent::Running(_) => Wait::Fencing,
-            Agent::Idle | Agent::Pausing(_) if self.is_master() => Wait::Delay,
+            Agent::Idle | Agent::Pausing(_) if self.next_timeout().is_some() => Wait::Delay,
             Agent::Idle | Agent::Pausing(_) => Wait::Fencing,
         }
     }
@@ -340,12 +342,23 @@ impl Domain {
         if !self.may_fence() {
             return None;
         }
-        let due = self.not_before.values().min()?;
+        let due = self.targets().map(|(_, due)| due).min()?;
         match self.agent {
             Agent::Running(_) => None,
-            Agent::Idle => Some(*due),
-            Agent::Pausing(until) => Some(until.max(*due)),
+            Agent::Idle => Some(due),
+            Agent::Pausing(until) => Some(until.max(due)),
         }
+    }
+
+    /// Victims that this node could have fenced, and when they are due: all but
+    /// itself, which would not live to say so.
+    fn targets(&self) -> impl Iterator<Item = (NodeId, Instant)> {
+        let own = self.config.node;
+        let others = self
+            .not_before
+            .iter()
+            .filter(move |(node, _)| **node != own);
+        others.map(|(node, due)| (*node, *due))
     }
 
     /// A cluster view was agreed on.
@@ -739,17 +752,11 @@ impl Domain {
         if !self.may_fence() || self.next_timeout().is_none_or(|due| due > now) {
             return;
         }
-        let due = |node: &&NodeId| self.not_before.get(node).is_some_and(|at| *at <= now);
         // The one that was tried least often first: a victim whose agent always
         // fails must not keep another from being fenced.
         let tries = |node: &NodeId| self.attempts.get(node).copied().unwrap_or(0);
-        let Some(node) = self
-            .victims
-            .keys()
-            .filter(due)
-            .min_by_key(|node| tries(node))
-            .copied()
-        else {
+        let due = self.targets().filter(|(_, due)| *due <= now);
+        let Some((node, _)) = due.min_by_key(|(node, _)| tries(node)) else {
             return;
         };
         let attempt = tries(&node).saturating_add(1);

@@ -14,8 +14,9 @@
 //! 3. A victim ceases to be one only by a message that all members of the
 //!    domain receive in the same order, or with them by a view in which it is
 //!    back after a reboot.
-//! 4. An agent is started only on the domain's master, and only while the
-//!    master can reach a majority.
+//! 4. An agent is started only on the domain's master, only while the master
+//!    can reach a majority, and never against the master itself. While any
+//!    other victim is left and there is a majority, there is a master.
 //! 5. No daemon claims a state ([`Domain::state`] with a view above 0) before
 //!    it has the domain's state or has founded the domain.
 

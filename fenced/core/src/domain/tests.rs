@@ -412,6 +412,39 @@ fn an_accused_member_is_fenced_by_another_and_only_once() {
 }
 
 #[test]
+fn when_all_are_victims_the_lowest_begins_and_who_is_back_goes_on() {
+    let mut bus = Bus::new();
+    bus.cluster_join(&[1, 2]);
+    for node in [1, 2] {
+        bus.daemon_join(node);
+    }
+    bus.run();
+    for node in [N1, N2] {
+        let accuse = Message::Accuse {
+            node,
+            boot_id: None,
+            reason: "its dlm_controld died".into(),
+            request: 5,
+        };
+        bus.pending.push_back((node, accuse));
+    }
+    bus.run();
+    // The first accusation was N2's to see to, the second makes the lowest begin, not with itself.
+    assert_eq!(bus.fenced, [(N2, N1), (N1, N2)]);
+    bus.agent(N2, N1, false);
+    bus.agent(N1, N2, true);
+    bus.run();
+    assert_eq!(bus.victims(N1), [N1]);
+    assert_eq!(bus.domains[&N1].next_timeout(), None);
+    // Back from its reset it is no victim, and sees to the other one.
+    bus.kill(2);
+    bus.cluster_join(&[2]);
+    bus.daemon_join(2);
+    bus.run();
+    assert_eq!(bus.fenced[2..], [(N2, N1)]);
+}
+
+#[test]
 fn an_agent_result_for_a_victim_cleared_meanwhile_changes_nothing() {
     let mut bus = Bus::three();
     bus.kill(2);

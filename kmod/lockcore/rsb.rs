@@ -42,6 +42,8 @@ pub mod state {
     pub const LVB_CARRIED: u16 = 0x1000;
     /// Locks of other nodes were taken in by an earlier attempt at this recovery.
     pub const HAD_COPIES: u16 = 0x2000;
+    /// Conversions stand in the order in which a recovery took them in.
+    pub const UNORDERED: u16 = 0x4000;
 }
 
 /// One resource.

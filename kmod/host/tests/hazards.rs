@@ -391,3 +391,30 @@ fn a_queued_conversion_that_gave_up_its_mode_cannot_be_cancelled_into_it() {
         c.finish();
     }
 }
+
+#[test]
+fn conversions_that_a_recovery_took_in_out_of_order_do_not_wait_for_each_other() {
+    // Who becomes the new master is up to chance.
+    for seed in 0..16 {
+        let (first, second) = (1 + seed as u32 % 2, 2 - seed as u32 % 2);
+        let mut c = Cluster::new(seed, 3);
+        mastered_by(&mut c, 3, 0);
+        let [one, other, third] =
+            [first, second, 2].map(|node| granted(&mut c, node, 0, Mode::Pr, 0));
+        // The first in the queue is in the way of the second; both wait for the third.
+        assert!(c.convert(one, Mode::Cw, 0, &ZERO));
+        assert!(c.convert(other, Mode::Nl, 0, &ZERO));
+        c.settle();
+        assert!(c.convert(other, Mode::Cw, 0, &ZERO));
+        c.settle();
+        c.crash(3);
+        c.recover(false);
+        c.settle();
+        assert!(c.unlock(third, 0, &ZERO));
+        c.settle();
+        for lock in [one, other] {
+            assert_eq!(c.locks[&lock].holds, Some(Mode::Cw), "seed {seed}");
+        }
+        c.finish();
+    }
+}

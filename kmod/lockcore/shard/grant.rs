@@ -17,7 +17,7 @@ use crate::lockcore::lkb::state::GAVE_UP_MODE;
 use crate::lockcore::lkb::Queue;
 use crate::lockcore::mode::Mode;
 use crate::lockcore::queue::List;
-use crate::lockcore::rsb::state::NO_ORDER;
+use crate::lockcore::rsb::state::{NO_ORDER, UNORDERED};
 use crate::platform::fault;
 
 /// When a lock is looked at.
@@ -102,7 +102,12 @@ impl<O> Shard<O> {
             return match stage {
                 Stage::Recovered => true,
                 Stage::Submitted => !lock.has(QUECVT) || none_converts,
-                Stage::Queued => lock.has(NOORDER) || rsb.queue(Queue::Convert).first() == i,
+                Stage::Queued => {
+                    lock.has(NOORDER)
+                        || rsb.queue(Queue::Convert).first() == i
+                        // It came before the one that it is in the way of: no other would wait.
+                        || rsb.is(UNORDERED) && self.is_deadlocked(i)
+                }
             };
         }
         let waiting = rsb.queue(Queue::Wait);
@@ -301,8 +306,11 @@ impl<O> Shard<O> {
         stage: Stage,
         fx: &mut F,
     ) {
-        let rsb = self.resource(r);
-        let idle = rsb.queue(Queue::Convert).is_empty() && rsb.queue(Queue::Wait).is_empty();
+        let rsb = self.resource_mut(r);
+        let none_converts = rsb.queue(Queue::Convert).is_empty();
+        let unordered = stage == Stage::Recovered || rsb.is(UNORDERED);
+        rsb.set(UNORDERED, unordered && !none_converts);
+        let idle = none_converts && rsb.queue(Queue::Wait).is_empty();
         if idle || !self.is_master(r) {
             return;
         }

@@ -260,7 +260,9 @@ impl<O> Shard<O> {
                 // It may be the next in line at once, and be served if it gave way itself.
                 let first =
                     lock.flags & (HEADQUE | NOORDER) != 0 || lock.sb_flags & SBF_DEMOTED != 0;
-                let otherwise = lock.granted.is_some() && lock.flags & (ALTPR | ALTCW) != 0;
+                let unordered = self.resource(r).is(UNORDERED);
+                let otherwise =
+                    lock.granted.is_some() && (unordered || lock.flags & (ALTPR | ALTCW) != 0);
                 self.tell_queue(r, Queue::Grant, i, wanted, fx);
                 if first || otherwise {
                     self.grant_pending(r, fx);

@@ -219,8 +219,6 @@ pub struct Domain {
     group: Vec<NodeId>,
     /// Number of the group view.
     group_view: u64,
-    /// Number of the group view in which this node founded the domain.
-    founded_in: u64,
     /// In which group view each member joined; 0 for those there before us.
     joined_at: BTreeMap<NodeId, u64>,
     /// Members that know the state; the lowest of them is the master.
@@ -244,7 +242,6 @@ impl Domain {
             quorate: false,
             group: Vec::new(),
             group_view: 0,
-            founded_in: 0,
             joined_at: BTreeMap::new(),
             knowing: BTreeSet::new(),
             victims: BTreeMap::new(),
@@ -406,7 +403,7 @@ impl Domain {
             self.found(now, fx);
         }
         // Also when nobody joined: the one who owed a snapshot may be gone.
-        if self.is_first_knowing() && (self.knowing.len() < self.group.len() || self.is_founder()) {
+        if self.is_first_knowing() && self.knowing.len() < self.group.len() {
             fx.push(Effect::Send(self.snapshot(group.number)));
         }
         fx.push(Effect::Changed);
@@ -529,25 +526,17 @@ impl Domain {
         }
     }
 
-    /// Whether others may be waiting for the state of a domain this node founded
-    /// without them: they had joined after it and took it for one who knows.
-    fn is_founder(&self) -> bool {
-        self.joined_at
-            .get(&self.config.node)
-            .is_some_and(|at| *at < self.group_view)
-            && self.knowing.len() == self.group.len()
-            && self.founded_in == self.group_view
-    }
-
-    /// Nobody knows the state: whoever is here founds the domain. Nodes outside
-    /// the view may be doing anything.
+    /// Nobody knows the state: who is here for the longest time founds the domain.
+    /// The others took those for somebody who knows, and wait for their snapshot.
+    /// Nodes outside the view may be doing anything.
     fn found(&mut self, now: Instant, fx: &mut Vec<Effect>) {
         let heard = match std::mem::replace(&mut self.knowledge, Knowledge::Known) {
             Knowledge::Joining { heard, .. } => heard,
             Knowledge::Outside | Knowledge::Known => Vec::new(),
         };
-        self.founded_in = self.group_view;
-        self.knowing = self.group.iter().copied().collect();
+        let first = self.joined_at.get(&self.config.node).copied();
+        let founds = |node: &&NodeId| self.joined_at.get(node).copied() == first;
+        self.knowing = self.group.iter().filter(founds).copied().collect();
         self.victims.clear();
         self.history.clear();
         fx.push(Effect::Known);

@@ -20,7 +20,7 @@
 //! | 7 | `Owner::state`, spinlock | `callback.rs` | callbacks of one lock |
 //!
 //! A lock is taken only while locks with smaller numbers are held, and never two shards at a time.
-//! `Handshake::question`, `Lockspace::threads`, `progress`, `outlets` and `files` are leaves:
+//! `Handshake::question`, `Lockspace::recoverd`, `progress`, `outlets` and `files` are leaves:
 //! nothing is taken under them, and nobody waits or calls out. No callback of a user runs, and no
 //! packet leaves, under 1 to 7: effects are queued, and workers carry them out. The exception are
 //! the recovery callbacks of a file system, which run under 1 and must not call in.
@@ -150,9 +150,9 @@ pub(crate) struct Lockspace {
     progress: Mutex<Progress>,
     #[pin]
     handshake: Handshake,
-    /// What runs for the lockspace.
+    /// The recovery thread, while there is one.
     #[pin]
-    threads: Mutex<Threads>,
+    recoverd: Mutex<Option<Recoverd>>,
     /// What programs see of it.
     #[pin]
     outlets: Mutex<Outlets>,
@@ -177,12 +177,6 @@ struct Progress {
     slots: KVec<(NodeId, u32)>,
     seq: u64,
     duration_ms: u64,
-}
-
-struct Threads {
-    recoverd: Option<Recoverd>,
-    /// The transport was told that this lockspace needs it.
-    has_transport: bool,
 }
 
 struct Outlets {

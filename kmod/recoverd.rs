@@ -11,18 +11,13 @@ use core::sync::atomic::{
 };
 
 use kernel::{
-    new_mutex,
     prelude::*,
-    sync::{
-        Arc,
-        Mutex, //
-    }, //
+    sync::Arc, //
 };
 
 use crate::doorbell::Doorbell;
 use crate::ffi::{
     kthread::{
-        self,
         Body,
         Thread, //
     },
@@ -33,16 +28,8 @@ use crate::lockspace::{
     Step, //
 };
 
-/// A running thread; [`Recoverd::stop`] or dropping it ends it.
-pub(crate) struct Recoverd(Pin<KBox<Inner>>);
-
-#[pin_data]
-struct Inner {
-    work: Arc<Work>,
-    /// Guarded by its mutex; `None` once stopped.
-    #[pin]
-    thread: Mutex<Option<Thread>>,
-}
+/// A running thread; dropping it ends it and waits for that: after that no step runs.
+pub(crate) struct Recoverd(Thread<Work>);
 
 #[pin_data]
 struct Work {
@@ -63,47 +50,28 @@ impl Recoverd {
             }),
             GFP_KERNEL,
         )?;
-        let thread = Thread::spawn(c"dlm_recoverd", work.clone())?;
-        let inner = KBox::pin_init(
-            pin_init!(Inner {
-                work,
-                thread <- new_mutex!(Some(thread), "dlm_recoverd"),
-            }),
-            GFP_KERNEL,
-        )?;
-        Ok(Self(inner))
+        Ok(Self(Thread::spawn(c"dlm_recoverd", work)?))
     }
 
     /// Has the thread look for what is due.
     pub(crate) fn wake(&self) {
-        self.0.work.bell.ring();
-    }
-
-    /// Ends the thread and waits for it; after that no step runs.
-    pub(crate) fn stop(&self) {
-        let thread = self.0.thread.lock().take();
-        self.0.work.stopping.store(true, Ordering::Release);
-        self.wake();
-        if let Some(thread) = thread {
-            thread.stop();
-        }
-    }
-}
-
-impl Drop for Recoverd {
-    fn drop(&mut self) {
-        self.stop();
+        self.0.body().bell.ring();
     }
 }
 
 impl Body for Work {
     fn run(&self) {
-        while !self.stopping.load(Ordering::Acquire) && !kthread::should_stop() {
+        while !self.stopping.load(Ordering::Acquire) {
             match self.ls.recover_step(time::now_ms()) {
                 Step::Again => time::cond_resched(),
                 Step::WaitUntil(due) => self.bell.wait(Some(due)),
                 Step::Idle => self.bell.wait(None),
             }
         }
+    }
+
+    fn end(&self) {
+        self.stopping.store(true, Ordering::Release);
+        self.bell.ring();
     }
 }

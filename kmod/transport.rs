@@ -133,7 +133,7 @@ impl Net {
 /// What runs between start and stop.
 struct Running {
     listener: Arc<Listener>,
-    clock: Thread,
+    clock: Thread<Clock>,
 }
 
 global_mutex! {
@@ -292,16 +292,11 @@ pub(crate) fn start() -> Result {
     }
     let parts = with_net(|net| net.own.map(|own| (net.shared.clone(), own))).flatten();
     let (shared, own) = parts.ok_or_else(|| Error::from_errno(-(bindings::ENOTCONN as c_int)))?;
+    // For the clock nothing is due yet. Listening is the last that may fail: what peers do from
+    // then on is not to be undone.
+    let clock = Thread::spawn(c"dlm_transport", Clock::new(shared.clone())?)?;
     let listener = Listener::listen(shared.clone(), &own.address, PORT)?;
     shared.running.store(true, ordering::Release);
-    let clock = match Thread::spawn(c"dlm_transport", Clock::new(shared.clone())?) {
-        Ok(clock) => clock,
-        Err(e) => {
-            shared.running.store(false, ordering::Release);
-            listener.close();
-            return Err(e);
-        }
-    };
     *life = Some(Running { listener, clock });
     drop(life);
     for_each(&mut |peer| peer.look());
@@ -326,8 +321,7 @@ pub(crate) fn stop() {
     shared.queue.flush();
     shared.running.store(false, ordering::Release);
     running.listener.close();
-    shared.clock.ring();
-    running.clock.stop();
+    drop(running.clock);
     for_each(&mut |peer| peer.rest());
     shared.queue.flush();
 }

@@ -140,7 +140,7 @@ impl Lockspace {
 
     /// Has the recovery thread look at what is due.
     pub(super) fn wake_recoverd(&self) {
-        if let Some(recoverd) = &self.threads.lock().recoverd {
+        if let Some(recoverd) = &*self.recoverd.lock() {
             recoverd.wake();
         }
     }

@@ -35,7 +35,6 @@ use super::{
     Progress,
     Recovery,
     ShardCell,
-    Threads,
     LVB_MAX,
     SHARDS,
     SHARD_BITS, //
@@ -105,7 +104,9 @@ fn start_transport() -> Result {
     transport::start()
 }
 
-/// Stops it unless some lockspace is left, which is on the list before it starts it.
+/// Stops it if it runs, unless some lockspace is left, which is on the list before it starts it.
+/// Also for a lockspace that could not start it: another one that could may have gone meanwhile,
+/// and left it to the last on the list.
 fn stop_transport() {
     let _held = TRANSPORT.lock();
     if registry::count() == 0 {
@@ -207,10 +208,7 @@ impl Lockspace {
                     duration_ms: 0,
                 }, "dlm_progress"),
                 handshake <- Handshake::new(),
-                threads <- new_mutex!(Threads {
-                    recoverd: None,
-                    has_transport: false,
-                }, "dlm_threads"),
+                recoverd <- new_mutex!(None, "dlm_recoverd"),
                 outlets <- new_mutex!(Outlets { device: None, files: None }, "dlm_outlets"),
                 files <- new_mutex!(Files {
                     open: KVec::new(),
@@ -226,9 +224,10 @@ impl Lockspace {
     /// From an entry in the registry to a member that can be used.
     fn come_up(self: &Arc<Self>) -> Result {
         start_transport()?;
-        self.threads.lock().has_transport = true;
         let recoverd = Recoverd::spawn(self.clone())?;
-        self.threads.lock().recoverd = Some(recoverd);
+        *self.recoverd.lock() = Some(recoverd);
+        // What came before the thread was to be found could not wake it.
+        self.wake_recoverd();
         pr_info!("{}: joining the lockspace group...\n", self.display_name());
         match self.join() {
             Joined::Refused(error) => return Err(error),
@@ -349,14 +348,9 @@ impl Lockspace {
             self.gate.open();
         }
         self.wake_files();
-        let (recoverd, has_transport) = {
-            let mut threads = self.threads.lock();
-            (threads.recoverd.take(), threads.has_transport)
-        };
+        let recoverd = self.recoverd.lock().take();
         // Waits for the thread; nothing recovers from here on.
-        if let Some(recoverd) = recoverd {
-            recoverd.stop();
-        }
+        drop(recoverd);
         self.forget_members();
         let files = self.outlets.lock().files.take();
         drop(files);
@@ -366,9 +360,7 @@ impl Lockspace {
         self.callback_queue.flush();
         self.drop_locks();
         let module = registry::remove(self);
-        if has_transport {
-            stop_transport();
-        }
+        stop_transport();
         drop(module);
     }
 

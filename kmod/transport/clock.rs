@@ -5,7 +5,10 @@
 use kernel::{
     prelude::*,
     sync::{
-        atomic::ordering,
+        atomic::{
+            ordering,
+            Atomic, //
+        },
         Arc, //
     }, //
 };
@@ -14,27 +17,26 @@ use super::{
     for_each,
     Shared, //
 };
-use crate::ffi::kthread::{
-    self,
-    Body, //
-};
+use crate::ffi::kthread::Body;
 use crate::ffi::time::now_ms;
 
 /// See the head of this file.
 pub(super) struct Clock {
     shared: Arc<Shared>,
+    stopping: Atomic<bool>,
 }
 
 impl Clock {
     /// What the thread runs with.
     pub(super) fn new(shared: Arc<Shared>) -> Result<Arc<Self>> {
-        Ok(Arc::new(Self { shared }, GFP_KERNEL)?)
+        let stopping = Atomic::new(false);
+        Ok(Arc::new(Self { shared, stopping }, GFP_KERNEL)?)
     }
 }
 
 impl Body for Clock {
     fn run(&self) {
-        while !kthread::should_stop() && self.shared.running.load(ordering::Acquire) {
+        while !self.stopping.load(ordering::Acquire) {
             // Whoever plans something while the peers are asked rings.
             self.shared.planned.store(u64::MAX, ordering::Release);
             let now = now_ms();
@@ -52,6 +54,11 @@ impl Body for Clock {
                 .clock
                 .wait(Some(next).filter(|next| *next != u64::MAX));
         }
+    }
+
+    fn end(&self) {
+        self.stopping.store(true, ordering::Release);
+        self.shared.clock.ring();
     }
 }
 

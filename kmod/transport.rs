@@ -322,6 +322,8 @@ pub(crate) fn stop() {
     shared.running.store(false, ordering::Release);
     running.listener.close();
     drop(running.clock);
+    // What was just accepted has come to its peer.
+    shared.queue.flush();
     for_each(&mut |peer| peer.rest());
     shared.queue.flush();
 }

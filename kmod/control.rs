@@ -7,7 +7,7 @@
 //! are checked ([`commands`]) and handed to the transport or a lockspace; state is read out
 //! ([`entries`]); events are sent ([`notices`]).
 //!
-//! Lock: `STATE`, a leaf; nothing is called while it is held.
+//! Lock: `STATE`, a leaf; nothing is called while it is held, work is queued at most.
 
 mod commands;
 mod entries;
@@ -90,45 +90,68 @@ pub(crate) struct Local {
     pub(crate) cluster: ClusterName,
 }
 
-/// Sockets that hold the roles.
-#[derive(Clone, Copy)]
-struct Ports {
-    membership: Option<u32>,
-    lockspaces: Option<u32>,
+/// Who holds a role.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Holder {
+    /// Nobody.
+    None,
+    /// The socket of this port.
+    Port(u32),
+    /// A socket that was closed; the cleaner is queued or runs, and nobody gets a role before it is
+    /// done.
+    Closed,
 }
 
-impl Ports {
-    fn of(&mut self, role: Role) -> Option<&mut Option<u32>> {
+#[derive(Clone, Copy)]
+struct Holders {
+    membership: Holder,
+    lockspaces: Holder,
+}
+
+impl Holders {
+    fn of(&mut self, role: Role) -> Option<&mut Holder> {
         match role {
             Role::None => None,
             Role::Membership => Some(&mut self.membership),
             Role::Lockspaces => Some(&mut self.lockspaces),
         }
     }
+
+    fn is_any_closed(&self) -> bool {
+        [self.membership, self.lockspaces].contains(&Holder::Closed)
+    }
+
+    fn claim(&mut self, role: Role, port: u32) -> Result<(), Refusal> {
+        let holder = self.of(role).ok_or(Refusal {
+            error: EINVAL,
+            text: c"this is no role that can be claimed",
+            attribute: Some(netlink::Attr::Role),
+        })?;
+        if ![Holder::None, Holder::Port(port)].contains(holder) {
+            return Err(Refusal {
+                error: EBUSY,
+                text: c"another socket holds this role; end the daemon that has it first",
+                attribute: Some(netlink::Attr::Role),
+            });
+        }
+        *holder = Holder::Port(port);
+        Ok(())
+    }
 }
 
 struct State {
-    ports: Ports,
+    holders: Holders,
     local: Option<Local>,
     quorate: bool,
-    /// Which roles ended and were not cleaned up yet.
-    ended: Ended,
     cleaner: Option<Arc<Cleaner>>,
-}
-
-#[derive(Clone, Copy, Default)]
-struct Ended {
-    membership: bool,
-    lockspaces: bool,
 }
 
 global_mutex! {
     /// See the head of this file.
     static STATE: State = State {
-        ports: Ports { membership: None, lockspaces: None },
+        holders: Holders { membership: Holder::None, lockspaces: Holder::None },
         local: None,
         quorate: false,
-        ended: Ended { membership: false, lockspaces: false },
         cleaner: None,
     };
     /// Makes the questions of this file possible.
@@ -151,13 +174,21 @@ impl WorkItem for Cleaner {
     type Pointer = Arc<Cleaner>;
 
     fn run(_this: Arc<Cleaner>) {
-        let ended = core::mem::take(&mut STATE.lock().ended);
-        if ended.lockspaces {
+        let before = STATE.lock().holders;
+        if before.lockspaces == Holder::Closed {
             lockspace::stop_all("the lockspaces daemon has gone");
             lockspace::role_closed();
         }
-        if ended.membership {
+        if before.membership == Holder::Closed {
             lockspace::stop_all("the membership daemon has gone");
+        }
+        // What was closed meanwhile has queued this work again.
+        let mut state = STATE.lock();
+        if before.lockspaces == Holder::Closed {
+            state.holders.lockspaces = Holder::None;
+        }
+        if before.membership == Holder::Closed {
+            state.holders.membership = Holder::None;
         }
     }
 }
@@ -221,7 +252,7 @@ pub(crate) fn local() -> Option<Local> {
 
 /// Whether a living daemon steers lockspaces.
 pub(crate) fn lockspaces_role() -> bool {
-    STATE.lock().ports.lockspaces.is_some()
+    matches!(STATE.lock().holders.lockspaces, Holder::Port(_))
 }
 
 /// An errno without a name in the kernel crate.
@@ -229,37 +260,28 @@ fn errno(number: u32) -> Error {
     Error::from_errno(-(number as c_int))
 }
 
-/// Takes `role` for `port`.
+/// Takes `role` for `port`. What holders of before left is cleaned up first, of either role: both
+/// ends stop lockspaces.
 fn claim(role: Role, port: u32) -> Result<(), Refusal> {
-    let cleaner = STATE.lock().cleaner.clone();
-    if let Some(cleaner) = cleaner {
-        // What the previous holder left is cleaned up before the next one begins.
+    loop {
+        let mut state = STATE.lock();
+        if !state.holders.is_any_closed() {
+            return state.holders.claim(role, port);
+        }
+        let cleaner = state.cleaner.clone().ok_or(ENODEV)?;
+        drop(state);
+        // It was queued in the moment the role was closed, so this waits until it is done.
         cleaner.queue.flush();
     }
-    let mut state = STATE.lock();
-    let holder = state.ports.of(role).ok_or(Refusal {
-        error: EINVAL,
-        text: c"this is no role that can be claimed",
-        attribute: Some(netlink::Attr::Role),
-    })?;
-    if holder.is_some_and(|other| other != port) {
-        return Err(Refusal {
-            error: EBUSY,
-            text: c"another socket holds this role; end the daemon that has it first",
-            attribute: Some(netlink::Attr::Role),
-        });
-    }
-    *holder = Some(port);
-    Ok(())
 }
 
 /// [`EPERM`] unless `port` holds `role`.
 fn check(role: Role, port: u32) -> Result<(), Refusal> {
     if STATE
         .lock()
-        .ports
+        .holders
         .of(role)
-        .is_some_and(|holder| *holder == Some(port))
+        .is_some_and(|holder| *holder == Holder::Port(port))
     {
         return Ok(());
     }
@@ -290,28 +312,19 @@ impl Handler for Commands {
 
     fn closed(port: u32) {
         let mut state = STATE.lock();
-        let mut ended = state.ended;
-        for (role, ended) in [
-            (Role::Membership, &mut ended.membership),
-            (Role::Lockspaces, &mut ended.lockspaces),
-        ] {
-            if let Some(holder) = state.ports.of(role) {
-                if *holder == Some(port) {
-                    *holder = None;
-                    *ended = true;
+        let mut is_closed = false;
+        for role in [Role::Membership, Role::Lockspaces] {
+            if let Some(holder) = state.holders.of(role) {
+                if *holder == Holder::Port(port) {
+                    *holder = Holder::Closed;
+                    is_closed = true;
                 }
             }
         }
-        state.ended = ended;
-        let cleaner = state
-            .cleaner
-            .clone()
-            .filter(|_| ended.membership || ended.lockspaces);
-        drop(state);
-        if let Some(cleaner) = cleaner {
-            let work = cleaner.clone();
-            // That it is queued already is fine: it will see what was noted.
-            let _ = cleaner.queue.enqueue(work);
+        if let Some(cleaner) = state.cleaner.as_ref().filter(|_| is_closed) {
+            // With the mutex held, for whoever sees the role closed waits for this work. That it
+            // is queued already is fine: it will see what was noted.
+            let _ = cleaner.queue.enqueue(cleaner.clone());
         }
     }
 }

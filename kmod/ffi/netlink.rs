@@ -144,13 +144,14 @@ impl<H: Handler> Family<H> {
             ..pin_init::zeroed()
         };
         let notifier = KBox::new(Opaque::new(block), GFP_KERNEL)?;
+        // First, so that of no socket that made a request the end is missed.
         // SAFETY: filled in above; lives until it is unregistered.
-        to_result(unsafe { own::genl_register_family(family.get()) })?;
+        to_result(unsafe { own::netlink_register_notifier(notifier.get()) })?;
         // SAFETY: as above.
-        let told = to_result(unsafe { own::netlink_register_notifier(notifier.get()) });
-        if let Err(e) = told {
-            // SAFETY: registered above.
-            unsafe { own::genl_unregister_family(family.get()) };
+        let registered = to_result(unsafe { own::genl_register_family(family.get()) });
+        if let Err(e) = registered {
+            // SAFETY: registered above. Waits for calls that run.
+            unsafe { own::netlink_unregister_notifier(notifier.get()) };
             return Err(e);
         }
         *REGISTERED.lock() = Some(Registered(family.get()));

@@ -2,7 +2,8 @@
 //! Events that are sent to who listens.
 //!
 //! A listener that was too slow loses events, and learns that from its socket. It asks for all
-//! lockspaces then: a join that waits shows as new, a leave as leaving.
+//! lockspaces then: a join that waits shows as new, a leave as leaving. Anybody may listen, so that
+//! an event was heard does not mean that the daemon did, nor that there is one.
 
 use kernel::{
     bindings,
@@ -25,18 +26,20 @@ use crate::uapi::netlink::{
     Suspicion, //
 };
 
-/// That nobody listens is no error, if somebody holds the role: it will ask.
-fn sent(result: Result) -> Result {
-    match result {
-        Err(e) if e == ESRCH && lockspaces_role() => Ok(()),
-        Err(e) if e == ESRCH => Err(errno(bindings::EUNATCH)),
-        other => other,
+/// What was told wants an answer: somebody must hold the role. If that was not heard, it will ask;
+/// if it goes from now on, the question is found open and answered in its place.
+fn asked(told: Result) -> Result {
+    told?;
+    if lockspaces_role() {
+        Ok(())
+    } else {
+        Err(errno(bindings::EUNATCH))
     }
 }
 
 /// Somebody creates a lockspace. [`bindings::EUNATCH`]: there is no daemon to answer.
 pub(crate) fn notify_join(name: &[u8], flags: u32) -> Result {
-    sent(notify(Command::LsJoinNtf, |event| {
+    asked(notify(Command::LsJoinNtf, |event| {
         event.text(Attr::LsName, name).map_err(full)?;
         event.u32(Attr::LsFlags, flags).map_err(full)
     }))
@@ -44,7 +47,7 @@ pub(crate) fn notify_join(name: &[u8], flags: u32) -> Result {
 
 /// The last user releases a lockspace. [`bindings::EUNATCH`]: there is no daemon to answer.
 pub(crate) fn notify_leave(name: &[u8], release_recover: bool) -> Result {
-    sent(notify(Command::LsLeaveNtf, |event| {
+    asked(notify(Command::LsLeaveNtf, |event| {
         event.text(Attr::LsName, name).map_err(full)?;
         event
             .u8(Attr::ReleaseRecover, u8::from(release_recover))
@@ -85,7 +88,6 @@ pub(crate) fn notify_peer(node: NodeId, suspicion: Suspicion) {
 fn log_unsent(told: Result) {
     match told {
         Ok(()) => {}
-        Err(e) if e == ESRCH => {}
         Err(e) => pr_warn!("an event could not be sent, errno {}\n", e.to_errno()),
     }
 }

@@ -326,19 +326,20 @@ fn put(skb: *mut bindings::sk_buff, attributes: &[u8]) -> Result {
     Ok(())
 }
 
-/// Sends a notification to the multicast group. [`ESRCH`]: nobody listens.
+/// Sends a notification to the multicast group. Whether anybody hears it is not told: a listener
+/// that was too slow learns that itself.
 pub(crate) fn notify(command: Command, fill: impl FnOnce(&mut Writer<'_>) -> Result) -> Result {
     let mut bytes = KVec::from_elem(0u8, REPLY_MAX, GFP_KERNEL)?;
     let mut writer = Writer::new(&mut bytes);
     fill(&mut writer)?;
     let registered = REGISTERED.lock();
-    let family = registered.as_ref().ok_or(ESRCH)?.0;
+    let family = registered.as_ref().ok_or(ENODEV)?.0;
     // SAFETY: it stays registered while the lock is held.
     let message = unsafe { Message::new(family, 0, 0, command, writer.written()) }?;
     let skb = message.finish();
     // SAFETY: as above; the message is taken in every case.
-    let sent = unsafe { own::genlmsg_multicast(family, skb, 0, 0, bindings::GFP_KERNEL) };
-    to_result(sent)
+    unsafe { own::genlmsg_multicast(family, skb, 0, 0, bindings::GFP_KERNEL) };
+    Ok(())
 }
 
 /// The attributes of a request.

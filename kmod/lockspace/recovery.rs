@@ -267,7 +267,8 @@ impl Lockspace {
     }
 
     /// A shard whose state makes no sense must grant nothing more, nor may the others, for they
-    /// count on the same members: the lockspace stops until it is released.
+    /// count on the same members: the lockspace stops until it is released. Looked at before every
+    /// step, so that a start which was taken in the same moment comes to nothing.
     fn stop_if_broken(&self) {
         if !self.is_broken.load(ordering::Relaxed) {
             return;
@@ -280,7 +281,10 @@ impl Lockspace {
                 self.first_recovery_ended(EIO.to_errno());
                 self.tell_recovered(EIO.to_errno());
             }
-            State::New | State::Stopped | State::Failed => {}
+            // It stays so, for no start is taken any more: nor will the first recovery be.
+            State::New | State::Stopped | State::Failed => {
+                self.first_recovery_ended(EIO.to_errno());
+            }
         }
     }
 

@@ -58,6 +58,7 @@ use crate::lockcore::wire::message::{
     Message,
     Route, //
 };
+use crate::lockcore::wire::rcom::Rcom;
 use crate::transport;
 use crate::uapi::lock::Slot;
 use crate::uapi::netlink::LsState;
@@ -193,7 +194,10 @@ impl Lockspace {
             let mut recovery = self.recovery.lock();
             recovery.handle_packet(now_ms(), from, packet, &Reach(self), &mut Outside(self))
         };
-        self.wake_recoverd();
+        // A question is answered by now; only an answer may take recovery on.
+        if Rcom::decode(packet).is_some_and(|rcom| rcom.kind.is_reply()) {
+            self.wake_recoverd();
+        }
         match delivered {
             Ok(()) => Delivered::Done,
             Err(e) if e == ENOMEM => Delivered::NoMemory,

@@ -8,8 +8,8 @@
 //! is under way; the conversation repeats it on the next one.
 //!
 //! Connections by the rules that in-tree nodes keep: a node sends on the connection it made, or on
-//! the first it accepted when it had none; one that is accepted beside it only receives, and a
-//! newer one takes its place.
+//! the first it accepted when it had none; one that is accepted beside it only receives while the
+//! other is there, and a newer one takes its place.
 
 mod receive;
 mod send;

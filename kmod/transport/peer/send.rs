@@ -88,12 +88,19 @@ impl State {
         self.is_open() && (self.peer.users() > 0 || self.peer.needs_connection())
     }
 
+    /// Whether there is a connection that the peer made and nothing is sent on.
+    fn is_reached(&self) -> bool {
+        let link = self.receiving.as_ref();
+        link.is_some_and(|link| link.socket.state() == Connection::Established)
+    }
+
     /// When the work item has to look without being asked.
     fn next_due(&self, is_running: bool) -> u64 {
         if !is_running || !self.is_open() {
             return u64::MAX;
         }
         let connection = match &self.sending {
+            Sending::None { .. } if self.wants_connection() && self.is_reached() => 0,
             Sending::None { retry_at, .. } if self.wants_connection() => *retry_at,
             Sending::None { .. } => u64::MAX,
             Sending::Connecting { since, .. } => since.saturating_add(CONNECT_MS),
@@ -276,7 +283,8 @@ impl PeerNode {
         }
     }
 
-    /// Begins a connection if it is of use and time for it.
+    /// If a connection is of use: takes the one that the peer made, or begins one if it is time
+    /// for it.
     fn begin(
         self: &Arc<Self>,
         state: &mut State,
@@ -285,16 +293,17 @@ impl PeerNode {
         failures: u32,
         news: &mut Option<Suspicion>,
     ) -> Next {
-        if !state.wants_connection() || now < retry_at {
+        if !state.wants_connection() {
             return Next::Wait;
         }
-        // The peer reaches us, we do not reach it: its connection serves both ways.
-        if failures > 0 {
-            if let Some(link) = state.receiving.take() {
-                let is_cured = state.connected(now, link.clone());
-                *news = is_cured.then_some(Suspicion::None);
-                return Next::Send(link);
-            }
+        // Its connection serves both ways, and whether ours comes about nobody knows.
+        if let Some(link) = state.is_reached().then(|| state.receiving.take()).flatten() {
+            let is_cured = state.connected(now, link.clone());
+            *news = is_cured.then_some(Suspicion::None);
+            return Next::Send(link);
+        }
+        if now < retry_at {
+            return Next::Wait;
         }
         match self.connect(state) {
             Ok(link) => {

@@ -363,9 +363,9 @@ impl PeerEffects for PeerSink {
 
 /// Another node, as the kernel was told of it.
 pub struct Link {
-    /// Which life of it.
-    pub life: u32,
-    /// It is in the view: it is listened to.
+    /// Which life of it, as membership numbers them.
+    pub life: u64,
+    /// It is in the view and heard: it is listened to.
     pub up: bool,
     /// The conversation.
     pub peer: Peer,
@@ -384,30 +384,24 @@ pub struct Link {
 impl Link {
     /// To a life of a node, from `own`.
     #[must_use]
-    pub fn new(own: u32, node: u32, life: u32, users: u32) -> Self {
-        let mut peer = Peer::new(NodeId(own), NodeId(node));
-        for _ in 0..users {
-            peer.member_added();
-        }
+    pub fn new(own: u32, node: u32, life: u64) -> Self {
         Self {
             life,
-            up: true,
-            peer,
-            users,
+            up: false,
+            peer: Peer::new(NodeId(own), NodeId(node)),
+            users: 0,
             connection: None,
             connecting: false,
             inbox: VecDeque::new(),
             stuck: false,
         }
     }
-}
 
-impl Link {
     /// Its state in one line.
     #[must_use]
     pub fn describe(&self) -> String {
         format!(
-            "life {} up: {} users {} connected: {} {} version {:?} unacked {} inbox {} {:?}",
+            "life {:x} up: {} users {} connected: {} {} version {:?} unacked {} inbox {} {:?}",
             self.life,
             self.up,
             self.users,
@@ -424,6 +418,8 @@ impl Link {
 /// The kernel of one life of a machine.
 #[derive(Default)]
 pub struct Kernel {
+    /// This node's own life, as membership numbers them.
+    pub life: u64,
     /// The other nodes.
     pub links: BTreeMap<u32, Link>,
     /// The lockspace, if this node has it.

@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use clap::Parser;
-use sim::{Fault, Summary, Violation};
+use sim::{Mistake, Summary, Violation};
 
 /// Simulate clusters, one per seed, and check that no rule is broken.
 #[derive(Debug, Parser)]
@@ -24,22 +24,25 @@ struct Arguments {
     /// How many to run at once.
     #[arg(long, default_value_t = 2)]
     jobs: usize,
-    /// Plant a mistake in the lock manager, to see it found.
-    #[arg(long, value_parser = fault_by_name)]
-    fault: Option<Fault>,
+    /// Plant a mistake, to see it found.
+    #[arg(long, value_parser = by_name)]
+    fault: Option<Mistake>,
 }
 
-fn fault_by_name(name: &str) -> Result<Fault, String> {
-    let known = Fault::ALL.into_iter().find(|(other, _)| *other == name);
-    known.map(|(_, fault)| fault).ok_or_else(|| {
-        let names: Vec<&str> = Fault::ALL.into_iter().map(|(name, _)| name).collect();
+fn by_name(name: &str) -> Result<Mistake, String> {
+    let mut known = Mistake::all().into_iter();
+    let found = known.find(|(other, _)| *other == name);
+    found.map(|(_, mistake)| mistake).ok_or_else(|| {
+        let names: Vec<&str> = Mistake::all().into_iter().map(|(name, _)| name).collect();
         format!("the mistakes are {}", names.join(", "))
     })
 }
 
-fn name_of(fault: Fault) -> Option<&'static str> {
-    let known = Fault::ALL.into_iter().find(|(_, other)| *other == fault);
-    known.map(|(name, _)| name)
+fn name_of(mistake: Mistake) -> Option<&'static str> {
+    let mut known = Mistake::all().into_iter();
+    known
+        .find(|(_, other)| *other == mistake)
+        .map(|(name, _)| name)
 }
 
 fn main() -> ExitCode {
@@ -51,7 +54,7 @@ fn main() -> ExitCode {
 }
 
 #[expect(clippy::print_stdout, reason = "the verdict is the output")]
-fn one(seed: u64, fault: Option<Fault>) -> ExitCode {
+fn one(seed: u64, fault: Option<Mistake>) -> ExitCode {
     match sim::run(seed, fault, true) {
         Ok(summary) => {
             println!("seed {seed}: good, {summary:?}");
@@ -103,7 +106,7 @@ fn many(arguments: &Arguments) -> ExitCode {
 }
 
 /// Runs seeds until there are none left or one has failed.
-fn work(next: &AtomicU64, end: u64, fault: Option<Fault>, worst: &Worst, total: &Mutex<Summary>) {
+fn work(next: &AtomicU64, end: u64, fault: Option<Mistake>, worst: &Worst, total: &Mutex<Summary>) {
     loop {
         let seed = next.fetch_add(1, Ordering::Relaxed);
         if seed >= end {
@@ -127,7 +130,7 @@ fn work(next: &AtomicU64, end: u64, fault: Option<Fault>, worst: &Worst, total: 
 }
 
 /// A panic breaks a rule, too.
-fn run_caught(seed: u64, fault: Option<Fault>) -> Result<Summary, Violation> {
+fn run_caught(seed: u64, fault: Option<Mistake>) -> Result<Summary, Violation> {
     let run = std::panic::catch_unwind(|| sim::run(seed, fault, false));
     match run {
         Ok(Ok(summary)) => Ok(summary),

@@ -28,6 +28,12 @@ pub struct Plan {
     pub disturb_ms: u64,
     /// Share of operations with a value block, percent.
     pub lvb_percent: u64,
+    /// Datagrams that get lost, percent.
+    pub lost_percent: u64,
+    /// Datagrams that come twice, percent.
+    pub doubled_percent: u64,
+    /// Fence agents that fail, percent.
+    pub agent_fails_percent: u64,
     /// Allocations fail for a while now and then.
     pub short_memory: bool,
     /// Nodes leave the lockspace cleanly and come back.
@@ -45,8 +51,10 @@ pub struct Weights {
     pub partition: u64,
     /// One connection breaks.
     pub cut: u64,
-    /// A lock daemon dies on a machine that goes on.
+    /// A daemon is killed on a machine that goes on.
     pub daemon: u64,
+    /// A machine gets no time for a while.
+    pub pause: u64,
 }
 
 impl Plan {
@@ -65,6 +73,9 @@ impl Plan {
             chaos_ms: random.within(15_000, 45_000),
             disturb_ms: random.pick(&[1_500, 5_000, 12_000]).unwrap_or(1_500),
             lvb_percent: random.pick(&[0, 50, 100]).unwrap_or(0),
+            lost_percent: random.pick(&[0, 1, 8]).unwrap_or(0),
+            doubled_percent: random.pick(&[0, 5]).unwrap_or(0),
+            agent_fails_percent: random.pick(&[0, 30]).unwrap_or(0),
             short_memory: random.percent(25),
             leaves: random.percent(40),
             weights: if calm {
@@ -73,13 +84,15 @@ impl Plan {
                     partition: 0,
                     cut: 1,
                     daemon: 0,
+                    pause: 0,
                 }
             } else {
                 Weights {
                     crash: random.below(4),
-                    partition: random.below(3),
-                    cut: 2 + random.below(6),
-                    daemon: random.below(2),
+                    partition: random.below(4),
+                    cut: 1 + random.below(5),
+                    daemon: random.below(4),
+                    pause: random.below(4),
                 }
             },
         }

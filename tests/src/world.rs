@@ -8,27 +8,29 @@
 
 mod client;
 mod daemon;
+mod fencing;
 mod machine;
+mod membership;
+mod process;
 mod transport;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use dlm_core::lockcore::fault::Fault;
 use dlm_core::lockcore::shard::dump::Format;
 use dlm_core::platform::{fail, planted};
 
-use crate::cluster::{Cluster, Item, Request, Seen};
+use crate::Mistake;
 use crate::plan::Plan;
 use crate::random::Random;
 use crate::truth::{Truth, Violation, broken};
+use crate::views::Views;
 use machine::Machine;
+use membership::Update;
+use process::{End, Line, Process, Who};
 use transport::Connection;
 
 /// How long everything may take to come to rest once it is healed, ms.
-const REST_MS: u64 = 90_000;
-
-/// Pause between two looks at who is there, ms.
-const LOOK_MS: u64 = 100;
+const REST_MS: u64 = 120_000;
 
 /// Something that happens.
 #[derive(Debug)]
@@ -41,31 +43,54 @@ enum Event {
     Inbox { node: u32, life: u32, from: u32 },
     /// Something in a kernel is due.
     Timer { node: u32, life: u32 },
-    /// The cluster manager looks who is there.
-    Look,
-    /// A member asks something of the cluster.
-    Ask {
+    /// A datagram of a cmand arrives.
+    Datagram { from: u32, to: u32, bytes: Vec<u8> },
+    /// Something in a cmand is due.
+    Beat { node: u32, process: u64 },
+    /// cmand tells its kernel.
+    Update {
+        node: u32,
+        process: u64,
+        update: Update,
+    },
+    /// A daemon says something to another one on its machine.
+    Line {
         node: u32,
         life: u32,
-        request: Request,
+        from: Process,
+        to: Process,
+        line: Box<Line>,
     },
-    /// A member hears something of the cluster.
-    Hear {
+    /// A service manager starts a daemon.
+    Begin { node: u32, life: u32, who: Who },
+    /// The kernel notices that a daemon's socket is closed.
+    Closed { node: u32, life: u32, who: Who },
+    /// An operator looks after a machine that says it must be reset.
+    Operator { node: u32, life: u32 },
+    /// Something in a fenced is due.
+    FenceTimer { node: u32, process: u64 },
+    /// A fence agent that a node runs resets a machine.
+    Agent { node: u32, life: u32, victim: u32 },
+    /// A fence agent says how it ended.
+    AgentSays {
         node: u32,
-        life: u32,
-        item: Box<Item>,
+        process: u64,
+        victim: u32,
+        success: bool,
     },
+    /// Something in a dlm_controld is due.
+    DaemonTimer { node: u32, process: u64 },
     /// The lock daemon hears of its kernel.
     Report {
         node: u32,
-        life: u32,
+        process: u64,
         report: daemon::Report,
     },
     /// The kernel carries out what its lock daemon wants.
-    Control { node: u32, life: u32 },
+    Control { node: u32, process: u64 },
     /// A client does something.
     Client { node: u32, life: u32 },
-    /// A client joins, or leaves the lockspace.
+    /// A client joins or leaves the lockspace.
     Mount { node: u32, life: u32 },
     /// A machine gets power.
     Boot { node: u32 },
@@ -94,6 +119,10 @@ pub struct Summary {
     pub crashes: u64,
     /// Connections that broke.
     pub cuts: u64,
+    /// Views of the cluster, counted per node.
+    pub views: u64,
+    /// Daemons that were killed.
+    pub kills: u64,
 }
 
 impl Summary {
@@ -108,6 +137,8 @@ impl Summary {
             recoveries: self.recoveries + other.recoveries,
             crashes: self.crashes + other.crashes,
             cuts: self.cuts + other.cuts,
+            views: self.views + other.views,
+            kills: self.kills + other.kills,
         }
     }
 }
@@ -120,10 +151,12 @@ pub struct World {
     next_event: u64,
     events: BTreeMap<(u64, u64), Event>,
     machines: BTreeMap<u32, Machine>,
-    cluster: Cluster,
     connections: BTreeMap<u64, Connection>,
     next_connection: u64,
+    next_process: u64,
     truth: Truth,
+    views: Views,
+    mistake: Option<Mistake>,
     summary: Summary,
     /// Nothing goes wrong any more.
     healed: bool,
@@ -152,12 +185,15 @@ pub(crate) use trace;
 /// The first rule that was broken, and the trace.
 pub fn run(
     seed: u64,
-    fault: Option<Fault>,
+    mistake: Option<Mistake>,
     keep_trace: bool,
 ) -> Result<Summary, (Violation, Vec<String>)> {
     fail::after(None);
-    planted::set(fault);
-    let mut world = World::new(seed, keep_trace);
+    planted::set(match mistake {
+        Some(Mistake::Locking(fault)) => Some(fault),
+        Some(_) | None => None,
+    });
+    let mut world = World::new(seed, mistake, keep_trace);
     let result = world.run();
     planted::set(None);
     fail::after(None);
@@ -174,7 +210,7 @@ pub fn run(
 }
 
 impl World {
-    fn new(seed: u64, keep_trace: bool) -> Self {
+    fn new(seed: u64, mistake: Option<Mistake>, keep_trace: bool) -> Self {
         let mut random = Random::new(seed);
         let plan = Plan::new(&mut random);
         let mut world = Self {
@@ -183,10 +219,12 @@ impl World {
             next_event: 0,
             events: BTreeMap::new(),
             machines: BTreeMap::new(),
-            cluster: Cluster::new(plan.nodes),
             connections: BTreeMap::new(),
             next_connection: 1,
+            next_process: 0,
             truth: Truth::default(),
+            views: Views::default(),
+            mistake,
             summary: Summary::default(),
             healed: false,
             short_memory_until: 0,
@@ -199,7 +237,6 @@ impl World {
             let delay = world.random.below(3_000);
             world.after(delay, Event::Boot { node });
         }
-        world.after(1, Event::Look);
         world.after(1_000, Event::Inspect);
         let first = world.random.below(world.plan.disturb_ms);
         world.after(3_000 + first, Event::Disturb);
@@ -248,13 +285,18 @@ impl World {
 
     fn run(&mut self) -> Result<(), Violation> {
         let chaos_end = self.now_ms + self.plan.chaos_ms;
-        while let Some(((at_ms, _), event)) = self.events.pop_first() {
+        while let Some(((at_ms, number), event)) = self.events.pop_first() {
             self.now_ms = at_ms;
             if !self.healed && at_ms >= chaos_end {
                 self.heal();
             }
             if self.healed && at_ms > chaos_end + REST_MS {
                 return broken(format!("no rest: {}", self.unrest()));
+            }
+            if let Some(until) = self.paused_until(&event) {
+                // In the order in which it would have happened.
+                self.events.insert((until, number), event);
+                continue;
             }
             self.summary.events += 1;
             self.happen(event)?;
@@ -265,7 +307,39 @@ impl World {
         self.summary.grants = self.truth.grants;
         self.summary.completions = self.truth.completions;
         self.summary.reads = self.truth.reads;
+        self.summary.views = self.views.count;
         Ok(())
+    }
+
+    /// Until when the machine to which something happens gets no time.
+    fn paused_until(&self, event: &Event) -> Option<u64> {
+        let node = match event {
+            Event::Arrive { connection } => self.connections.get(connection)?.receiver(),
+            Event::Datagram { to, .. } => *to,
+            Event::Connect { from, .. } => *from,
+            Event::Inbox { node, .. }
+            | Event::Timer { node, .. }
+            | Event::Beat { node, .. }
+            | Event::Update { node, .. }
+            | Event::Line { node, .. }
+            | Event::Begin { node, .. }
+            | Event::Closed { node, .. }
+            | Event::FenceTimer { node, .. }
+            | Event::Agent { node, .. }
+            | Event::AgentSays { node, .. }
+            | Event::DaemonTimer { node, .. }
+            | Event::Report { node, .. }
+            | Event::Control { node, .. }
+            | Event::Client { node, .. }
+            | Event::Mount { node, .. } => *node,
+            Event::Operator { .. }
+            | Event::Boot { .. }
+            | Event::Mend
+            | Event::Disturb
+            | Event::Inspect => return None,
+        };
+        let until = self.machines.get(&node)?.paused_until;
+        (until > self.now_ms).then_some(until)
     }
 
     fn happen(&mut self, event: Event) -> Result<(), Violation> {
@@ -279,22 +353,61 @@ impl World {
             }
             Event::Inbox { node, life, from } => self.retry_inbox(node, life, from),
             Event::Timer { node, life } => self.timer(node, life),
-            Event::Look => {
-                self.look()?;
-                self.after(LOOK_MS, Event::Look);
-                Ok(())
-            }
-            Event::Ask {
+            Event::Datagram { from, to, bytes } => self.datagram(from, to, &bytes),
+            Event::Beat { node, process } => self.beat(node, process),
+            Event::Update {
+                node,
+                process,
+                update,
+            } => self.updated(node, process, update),
+            Event::Line {
                 node,
                 life,
-                request,
+                from,
+                to,
+                line,
             } => {
-                self.ask(node, life, request);
+                if self.is_life(node, life) {
+                    return self.line(node, from, to, *line);
+                }
                 Ok(())
             }
-            Event::Hear { node, life, item } => self.hear(node, life, *item),
-            Event::Report { node, life, report } => self.report(node, life, report),
-            Event::Control { node, life } => self.control(node, life),
+            Event::Begin { node, life, who } => {
+                if self.is_life(node, life) {
+                    return self.begin(node, who);
+                }
+                Ok(())
+            }
+            Event::Closed { node, life, who } => {
+                if self.is_life(node, life) {
+                    return self.closed(node, who);
+                }
+                Ok(())
+            }
+            Event::Operator { node, life } => {
+                if self.is_life(node, life) {
+                    self.operator(node);
+                }
+                Ok(())
+            }
+            Event::FenceTimer { node, process } => self.fence_timer(node, process),
+            Event::Agent { node, life, victim } => {
+                self.agent_acts(node, life, victim);
+                Ok(())
+            }
+            Event::AgentSays {
+                node,
+                process,
+                victim,
+                success,
+            } => self.agent_says(node, process, victim, success),
+            Event::DaemonTimer { node, process } => self.daemon_timer(node, process),
+            Event::Report {
+                node,
+                process,
+                report,
+            } => self.report(node, process, report),
+            Event::Control { node, process } => self.control(node, process),
             Event::Client { node, life } => self.client(node, life),
             Event::Mount { node, life } => self.mount(node, life),
             Event::Boot { node } => {
@@ -319,19 +432,6 @@ impl World {
         machine.is_some_and(|machine| machine.up && machine.life == life)
     }
 
-    /// The machines as the cluster manager could see them.
-    fn seen(&self) -> BTreeMap<u32, Seen> {
-        let seen = |machine: &Machine| Seen {
-            life: machine.life,
-            up: machine.up && !machine.expelled,
-            side: machine.side,
-        };
-        let machines = self.machines.iter();
-        machines
-            .map(|(node, machine)| (*node, seen(machine)))
-            .collect()
-    }
-
     /// Something goes wrong, by the weights of the plan.
     fn disturb(&mut self) -> Result<(), Violation> {
         if self.healed {
@@ -343,34 +443,50 @@ impl World {
             self.short_memory_until = self.now_ms + self.random.below(500);
         }
         let weights = self.plan.weights;
-        let total = weights.crash + weights.partition + weights.cut + weights.daemon;
         let node = self.random.within(1, u64::from(self.plan.nodes)) as u32;
-        let mut at = self.random.below(total);
-        for (weight, what) in [
-            (weights.crash, 0),
-            (weights.partition, 1),
-            (weights.cut, 2),
-            (weights.daemon, 3),
-        ] {
-            if at >= weight {
-                at -= weight;
-                continue;
+        let kinds = [
+            weights.crash,
+            weights.partition,
+            weights.cut,
+            weights.daemon,
+            weights.pause,
+        ];
+        let mut at = self.random.below(kinds.iter().sum());
+        let mut kind = 0;
+        for weight in kinds {
+            if at < weight {
+                break;
             }
-            match what {
-                0 => {
-                    trace!(self, "node {node} crashes");
-                    self.power_off(node);
-                    if self.random.percent(30) {
-                        // It comes back by itself, before anybody fences it.
-                        let pause = self.random.within(100, 4_000);
-                        self.after(pause, Event::Boot { node });
-                    }
+            at -= weight;
+            kind += 1;
+        }
+        match kind {
+            0 => {
+                trace!(self, "node {node} crashes");
+                self.power_off(node);
+                if self.random.percent(30) {
+                    // It comes back by itself, before anybody fences it.
+                    let pause = self.random.within(100, 4_000);
+                    self.after(pause, Event::Boot { node });
                 }
-                1 => self.fall_apart(),
-                2 => self.cut_one(),
-                _ => self.daemon_dies(node)?,
             }
-            break;
+            1 => self.fall_apart(),
+            2 => self.cut_one(),
+            3 => {
+                let daemons = [Who::Controld, Who::Controld, Who::Fenced, Who::Cmand];
+                let who = self.random.pick(&daemons).unwrap_or(Who::Controld);
+                if self.running(node, who).is_some() {
+                    self.summary.kills += 1;
+                    self.end(node, who, End::Failed);
+                }
+            }
+            _ => {
+                let pause = self.random.within(50, 2_500);
+                trace!(self, "node {node} gets no time for {pause} ms");
+                let until = self.now_ms + pause;
+                let machine = self.machine(node);
+                machine.paused_until = machine.paused_until.max(until);
+            }
         }
         Ok(())
     }
@@ -414,9 +530,6 @@ impl World {
     /// What is not as it should be at the end; empty if all is well.
     fn unrest(&self) -> String {
         let mut unrest = Vec::new();
-        if !self.cluster.victims().is_empty() {
-            unrest.push(format!("victims {:?}", self.cluster.victims()));
-        }
         for (node, machine) in &self.machines {
             if let Some(what) = machine.unrest() {
                 unrest.push(format!("node {node}: {what}"));

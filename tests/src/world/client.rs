@@ -34,6 +34,10 @@ impl World {
         let pause = self.random.within(1_000, 10_000);
         let machine = self.machine(node);
         if machine.daemon.is_none() {
+            if machine.mount == Mount::Out {
+                // Nobody is there to ask.
+                self.after(500, Event::Mount { node, life });
+            }
             return Ok(());
         }
         match machine.mount {
@@ -81,10 +85,8 @@ impl World {
         self.after(pause, Event::Client { node, life });
         let machine = self.machine(node);
         let space = machine.kernel.space.as_ref();
-        let running = space.is_some_and(|space| {
-            matches!(space.recovery.state(), State::Running | State::Recovering)
-        });
-        if machine.mount != Mount::In || !running {
+        // Who creates a lockspace has it when the first recovery is over.
+        if machine.mount != Mount::In || space.is_none() || machine.generation == 0 {
             return Ok(());
         }
         if self.healed {
@@ -190,6 +192,7 @@ impl World {
         );
         match result {
             Ok(id) => {
+                self.check_runs(node, "a request")?;
                 if let Some(lock) = self.truth.lock_mut(handle) {
                     lock.id = Some(id);
                 }
@@ -202,6 +205,17 @@ impl World {
                 self.settle(node)
             }
         }
+    }
+
+    /// While a lockspace is stopped nothing is accepted: its members are about to change.
+    fn check_runs(&mut self, node: u32, what: &str) -> Result<(), Violation> {
+        let space = self.machine(node).kernel.space.as_ref();
+        if space.is_some_and(|space| space.recovery.state() == State::Stopped) {
+            return broken(format!(
+                "node {node}: {what} is accepted while the lockspace is stopped"
+            ));
+        }
+        Ok(())
     }
 
     /// Answers that a client of ours should never get.
@@ -266,6 +280,7 @@ impl World {
             self.expect(node, error, "a conversion")?;
             return self.settle(node);
         }
+        self.check_runs(node, "a conversion")?;
         if let Some(lock) = self.truth.lock_mut(handle) {
             lock.pending = Some(if down {
                 Pending::Down(mode)
@@ -356,7 +371,10 @@ impl World {
         });
         fail::after(None);
         match result {
-            Ok(()) => Ok(true),
+            Ok(()) => {
+                self.check_runs(node, "an unlock")?;
+                Ok(true)
+            }
             Err(error) => {
                 self.expect(node, error, "an unlock")?;
                 Ok(false)

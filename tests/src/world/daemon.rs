@@ -1,41 +1,76 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The daemons of a machine: the lock daemon's own core, and how it is connected with the model of
-//! the cluster and with the kernel.
+//! dlm_controld on each machine: its core, and how it is connected with the other daemons and with
+//! the kernel.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
+use cmand_core::Departure;
 use dlm_controld_core::wire::PROTOCOL_RANGE;
-use dlm_controld_core::{Config, Controld, Effect, Instant, NodeId, Notice, Start};
+use dlm_controld_core::{
+    Config, Controld, Effect, GroupView, Instant, Member, NodeId, Notice, Start, View,
+};
 use dlm_core::lockcore::lockspace::{StartArgs, StartMember};
 use dlm_core::lockcore::members;
 use dlm_core::platform::{GFP, KVec};
 
-use super::machine::{Machine, Mount};
+use super::machine::Mount;
+use super::process::{End, Line, Process, Who};
 use super::{Event, World, trace};
-use crate::cluster::{Item, Request};
-use crate::kernel::Link;
 use crate::truth::{Violation, broken};
 
 /// Name of the lockspace.
 pub(super) const LOCKSPACE: &str = "sim";
 
-/// Pause after which a machine whose daemon died, and which nobody fenced, is started again by its
-/// operator, ms.
-const OPERATOR_MS: u64 = 20_000;
+/// How long a start waits for the kernel to be told of all members, ms.
+const MEMBERS_MS: u64 = 10_000;
 
-/// How long a fence agent takes at most, ms.
-const FENCE_MS: u64 = 3_000;
+/// Between two looks at what the kernel was told, ms.
+const LOOK_MS: u64 = 5;
 
-/// The lock daemon of a machine.
+/// dlm_controld.
 pub(super) struct Daemon {
+    pub(super) process: u64,
+    pub(super) cmand: Process,
+    pub(super) fenced: Process,
     pub(super) controld: Controld,
     /// For the kernel, in order.
     queue: VecDeque<Effect>,
     /// The kernel is at it.
     busy: bool,
+    /// Until when a start waits for members.
+    waits_until: Option<u64>,
+    /// Lives of the members of the view.
+    members: BTreeMap<u32, u64>,
+    /// A lockspace was started and is not left.
+    started: bool,
+    /// fenced was told so.
+    needed: bool,
+    timer_ms: Option<u64>,
 }
 
-/// What the kernel tells the lock daemon.
+impl Daemon {
+    pub(super) fn new(node: u32, process: u64, cmand: Process, fenced: Process) -> Self {
+        let config = Config {
+            node: NodeId(node),
+            protocol: PROTOCOL_RANGE,
+        };
+        Self {
+            process,
+            cmand,
+            fenced,
+            controld: Controld::new(config),
+            queue: VecDeque::new(),
+            busy: false,
+            waits_until: None,
+            members: BTreeMap::new(),
+            started: false,
+            needed: false,
+            timer_ms: None,
+        }
+    }
+}
+
+/// What the kernel tells its lock daemon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Report {
     /// Somebody wants the lockspace.
@@ -52,18 +87,46 @@ pub(super) enum Report {
     Recovered,
 }
 
-impl World {
-    fn instant(&self) -> Instant {
-        Instant(self.now_ms)
+fn view(view: &cmand_core::View) -> View {
+    let member = |member: &cmand_core::Member| Member {
+        node: NodeId(member.node.0),
+        boot_id: member.boot.to_string(),
+    };
+    View {
+        number: view.number,
+        members: view.members.iter().map(member).collect(),
     }
+}
 
+fn group(group: &cmand_core::GroupView) -> GroupView {
+    let nodes = |nodes: &[cmand_core::NodeId]| nodes.iter().map(|node| NodeId(node.0)).collect();
+    let departed = |(node, why): &(cmand_core::NodeId, Departure)| {
+        let why = match why {
+            Departure::Left => dlm_controld_core::Departure::Left,
+            Departure::NodeFailed => dlm_controld_core::Departure::NodeFailed,
+            Departure::ProcessFailed => dlm_controld_core::Departure::ProcessFailed,
+        };
+        (NodeId(node.0), why)
+    };
+    GroupView {
+        group: group.group.clone(),
+        number: group.number,
+        view: group.view,
+        members: nodes(&group.members),
+        joined: nodes(&group.joined),
+        departed: group.departed.iter().map(departed).collect(),
+        lost: nodes(&group.lost),
+    }
+}
+
+impl World {
     /// Calls a lock daemon, and carries out what it wants done.
-    fn decide(
+    pub(super) fn decide(
         &mut self,
         node: u32,
         f: impl FnOnce(&mut Controld, Instant, &mut Vec<Effect>),
     ) -> Result<(), Violation> {
-        let now = self.instant();
+        let now = Instant(self.now_ms);
         let Some(daemon) = &mut self.machine(node).daemon else {
             return Ok(());
         };
@@ -72,21 +135,85 @@ impl World {
         for effect in effects {
             self.do_effect(node, effect)?;
         }
+        if let Some(daemon) = &mut self.machine(node).daemon
+            && daemon.controld.report().is_empty()
+        {
+            daemon.started = false;
+        }
+        self.tell_need(node);
+        self.set_daemon_timer(node);
         Ok(())
     }
 
+    /// Tells fenced whether this daemon may end.
+    fn tell_need(&mut self, node: u32) {
+        let Some(daemon) = &mut self.machine(node).daemon else {
+            return;
+        };
+        let needed = daemon.started;
+        if std::mem::replace(&mut daemon.needed, needed) != needed {
+            let (own, fenced) = ((Who::Controld, daemon.process), daemon.fenced);
+            self.say_to(node, own, fenced, Line::Needed(needed));
+        }
+    }
+
+    fn set_daemon_timer(&mut self, node: u32) {
+        let now_ms = self.now_ms;
+        let Some(daemon) = &mut self.machine(node).daemon else {
+            return;
+        };
+        let Some(Instant(due)) = daemon.controld.next_timeout() else {
+            return;
+        };
+        let due = due.max(now_ms);
+        if daemon.timer_ms.is_some_and(|at| at <= due) {
+            return;
+        }
+        daemon.timer_ms = Some(due);
+        let process = daemon.process;
+        self.at(due, Event::DaemonTimer { node, process });
+    }
+
+    pub(super) fn daemon_timer(&mut self, node: u32, process: u64) -> Result<(), Violation> {
+        if self.running(node, Who::Controld) != Some((Who::Controld, process)) {
+            return Ok(());
+        }
+        if let Some(daemon) = &mut self.machine(node).daemon {
+            daemon.timer_ms = None;
+        }
+        self.decide(node, |controld, now, fx| controld.handle_timeout(now, fx))
+    }
+
     fn do_effect(&mut self, node: u32, effect: Effect) -> Result<(), Violation> {
+        let Some(daemon) = &mut self.machine(node).daemon else {
+            return Ok(());
+        };
+        let (own, cmand, fenced) = ((Who::Controld, daemon.process), daemon.cmand, daemon.fenced);
         match effect {
-            Effect::GroupJoin { group } => self.want(node, Request::Join(group)),
-            Effect::GroupLeave { group } => self.want(node, Request::Leave(group)),
+            Effect::GroupJoin { group } => self.say_to(node, own, cmand, Line::Join(group)),
+            Effect::GroupLeave { group } => self.say_to(node, own, cmand, Line::Leave(group)),
             Effect::Send { group, message } => {
-                self.want(node, Request::Send(group, message.encode()));
+                self.say_to(node, own, cmand, Line::Send(group, message.encode()));
             }
-            Effect::Fence { node: victim, .. } => self.want(node, Request::Fence(victim.0)),
-            Effect::Stop { .. }
-            | Effect::Start(_)
-            | Effect::Answer { .. }
-            | Effect::Forget { .. } => {
+            Effect::Fence {
+                node: victim,
+                boot_id,
+                reason,
+            } => {
+                let node_to_fence = victim.0;
+                let fence = Line::Fence {
+                    node: node_to_fence,
+                    boot_id,
+                    reason,
+                };
+                self.say_to(node, own, fenced, fence);
+            }
+            Effect::Start(_) => {
+                daemon.started = true;
+                self.tell_need(node);
+                self.order(node, effect);
+            }
+            Effect::Stop { .. } | Effect::Answer { .. } | Effect::Forget { .. } => {
                 self.order(node, effect);
             }
             Effect::Notice(Notice::Stuck { result, .. }) => {
@@ -100,104 +227,29 @@ impl World {
         Ok(())
     }
 
-    /// Gives the kernel something to do, behind what it was given before.
-    fn order(&mut self, node: u32, effect: Effect) {
-        let delay = self.random.within(0, self.plan.daemon_ms);
-        let machine = self.machine(node);
-        let life = machine.life;
-        let Some(daemon) = &mut machine.daemon else {
-            return;
-        };
-        daemon.queue.push_back(effect);
-        if !daemon.busy {
-            daemon.busy = true;
-            self.after(delay, Event::Control { node, life });
-        }
-    }
-
-    /// Asks the cluster, behind what was asked before.
-    fn want(&mut self, node: u32, request: Request) {
-        let delay = self.random.within(0, self.plan.daemon_ms);
-        let now_ms = self.now_ms;
-        let machine = self.machine(node);
-        machine.last_ask_ms = machine.last_ask_ms.max(now_ms + delay);
-        let (at, life) = (machine.last_ask_ms, machine.life);
-        self.at(
-            at,
-            Event::Ask {
-                node,
-                life,
-                request,
-            },
-        );
-    }
-
-    pub(super) fn ask(&mut self, node: u32, life: u32, request: Request) {
-        if self.is_life(node, life) {
-            self.machine(node).asks.push_back(request);
-            self.work_asks(node);
-        }
-    }
-
-    fn work_asks(&mut self, node: u32) {
-        let seen = self.seen();
-        while self.cluster.hears(node, &seen) {
-            let Some(request) = self.machine(node).asks.pop_front() else {
-                return;
-            };
-            let fence_ms = self.random.within(10, FENCE_MS);
-            let told = self
-                .cluster
-                .request(self.now_ms, fence_ms, node, request, &seen);
-            self.tell(told);
-        }
-    }
-
-    /// Has members hear something, each in its order.
-    fn tell(&mut self, told: Vec<(u32, Item)>) {
-        for (node, item) in told {
-            let delay = self.random.within(0, self.plan.daemon_ms);
-            let now_ms = self.now_ms;
-            let way = usize::from(matches!(item, Item::Fence(_)));
-            let machine = self.machine(node);
-            let last = &mut machine.last_hear_ms[way];
-            *last = (*last).max(now_ms + delay);
-            let (at, life) = (*last, machine.life);
-            let item = Box::new(item);
-            self.at(at, Event::Hear { node, life, item });
-        }
-    }
-
-    pub(super) fn hear(&mut self, node: u32, life: u32, item: Item) -> Result<(), Violation> {
-        if !self.is_life(node, life) || self.machine(node).expelled {
-            return Ok(());
-        }
-        let seen = self.seen();
-        let leaves = matches!(&item, Item::Group(_));
-        if !self.machine(node).held.is_empty() || !self.cluster.hears(node, &seen) && !leaves {
-            self.machine(node).held.push_back(item);
-            return Ok(());
-        }
-        self.take_item(node, item)
-    }
-
-    fn take_item(&mut self, node: u32, item: Item) -> Result<(), Violation> {
-        match item {
-            Item::View(view, lives) => {
-                trace!(self, "node {node} hears view {} {lives:?}", view.number);
-                self.know_nodes(node, &lives);
-                self.first_view(node)?;
+    /// Another daemon says something to dlm_controld.
+    pub(super) fn tell_controld(
+        &mut self,
+        node: u32,
+        from: Process,
+        line: Line,
+    ) -> Result<(), Violation> {
+        match line {
+            Line::View(told) => {
+                if let Some(daemon) = &mut self.machine(node).daemon {
+                    let lives = told.members.iter();
+                    daemon.members = lives.map(|m| (m.node.0, m.incarnation.0)).collect();
+                }
+                let view = view(&told);
                 self.decide(node, |controld, now, fx| {
                     controld.handle_view(now, view, fx)
                 })
             }
-            Item::Quorum(quorate) => {
-                self.machine(node).quorate = quorate;
-                self.decide(node, |controld, now, fx| {
-                    controld.handle_quorum(now, quorate, fx);
-                })
-            }
-            Item::Group(group) => {
+            Line::Quorum(quorate) => self.decide(node, |controld, now, fx| {
+                controld.handle_quorum(now, quorate, fx);
+            }),
+            Line::Group(told) => {
+                let group = group(&told);
                 trace!(
                     self,
                     "node {node} hears group {} {} {:?} departed {:?}",
@@ -210,90 +262,61 @@ impl World {
                     controld.handle_group(now, &group, fx)
                 })
             }
-            Item::Message {
+            Line::Message {
                 group,
                 from,
                 payload,
             } => self.decide(node, |controld, now, fx| {
                 controld.handle_message(now, &group, NodeId(from), &payload, fx);
             }),
-            Item::Fence(state) => {
+            Line::State(state) => {
                 trace!(self, "node {node} hears {state:?}");
-                self.machine(node).fence = state.clone();
                 self.decide(node, |controld, now, fx| {
                     controld.handle_fence(now, state, fx)
                 })
             }
+            Line::Expelled => self.daemon_halts(node, End::Reset),
+            Line::Gone | Line::Refused => self.daemon_halts(node, End::Failed),
+            other => broken(format!(
+                "node {node}: {from:?} says {other:?} to dlm_controld"
+            )),
         }
     }
 
-    /// The cluster manager tells the kernel who is there, before it tells anybody else.
-    fn know_nodes(&mut self, node: u32, lives: &std::collections::BTreeMap<u32, u32>) {
-        for (other, life) in lives.iter().filter(|(other, _)| **other != node) {
-            let known = self.link(node, *other);
-            let same = known.is_some_and(|link| link.up && link.life == *life);
-            if !same {
-                self.cut_between(node, *other);
-                let links = &mut self.machine(node).kernel.links;
-                let users = links.get(other).map_or(0, |link| link.users);
-                links.insert(*other, Link::new(node, *other, *life, users));
-                self.talk(node, *other, |_, _, _| {});
-            }
-        }
-        let links = self.machine(node).kernel.links.keys();
-        let gone: Vec<u32> = links
-            .filter(|other| !lives.contains_key(other))
-            .copied()
-            .collect();
-        for other in gone {
-            if let Some(link) = self.link(node, other) {
-                link.up = false;
-                link.inbox.clear();
-            }
-            self.cut_between(node, other);
-        }
-    }
-
-    /// The daemons of a machine begin when it is a member.
-    fn first_view(&mut self, node: u32) -> Result<(), Violation> {
-        let machine = self.machine(node);
-        if machine.member {
-            return Ok(());
-        }
-        machine.member = true;
-        let config = Config {
-            node: NodeId(node),
-            protocol: PROTOCOL_RANGE,
-        };
-        machine.daemon = Some(Daemon {
-            controld: Controld::new(config),
-            queue: VecDeque::new(),
-            busy: false,
-        });
-        let life = machine.life;
-        let delay = self.random.within(0, 2_000);
-        self.after(delay, Event::Mount { node, life });
-        let delay = self.random.within(1, 500);
-        self.after(delay, Event::Client { node, life });
-        let fence = self.machine(node).fence.clone();
-        self.decide(node, |controld, now, fx| {
-            controld.handle_begin(fx);
-            controld.handle_fence(now, fence, fx);
-        })
+    /// A lock daemon in trouble stops its lockspaces itself, and ends.
+    fn daemon_halts(&mut self, node: u32, why: End) -> Result<(), Violation> {
+        self.stop(node)?;
+        self.end(node, Who::Controld, why);
+        Ok(())
     }
 
     /// Tells the lock daemon what the kernel did, behind what it was told before.
     pub(super) fn say(&mut self, node: u32, report: Report) {
+        let Some((_, process)) = self.running(node, Who::Controld) else {
+            return;
+        };
         let delay = self.random.within(0, self.plan.daemon_ms);
         let now_ms = self.now_ms;
         let machine = self.machine(node);
         machine.last_report_ms = machine.last_report_ms.max(now_ms + delay);
-        let (at, life) = (machine.last_report_ms, machine.life);
-        self.at(at, Event::Report { node, life, report });
+        let at = machine.last_report_ms;
+        self.at(
+            at,
+            Event::Report {
+                node,
+                process,
+                report,
+            },
+        );
     }
 
-    pub(super) fn report(&mut self, node: u32, life: u32, report: Report) -> Result<(), Violation> {
-        if !self.is_life(node, life) {
+    pub(super) fn report(
+        &mut self,
+        node: u32,
+        process: u64,
+        report: Report,
+    ) -> Result<(), Violation> {
+        if self.running(node, Who::Controld) != Some((Who::Controld, process)) {
             return Ok(());
         }
         self.decide(node, |controld, now, fx| match report {
@@ -308,9 +331,26 @@ impl World {
         })
     }
 
+    /// Gives the kernel something to do, behind what it was given before.
+    fn order(&mut self, node: u32, effect: Effect) {
+        let delay = self.random.within(0, self.plan.daemon_ms);
+        let Some(daemon) = &mut self.machine(node).daemon else {
+            return;
+        };
+        daemon.queue.push_back(effect);
+        let process = daemon.process;
+        if !std::mem::replace(&mut daemon.busy, true) {
+            self.after(delay, Event::Control { node, process });
+        }
+    }
+
     /// The kernel does what its lock daemon wants, one thing at a time.
-    pub(super) fn control(&mut self, node: u32, life: u32) -> Result<(), Violation> {
-        if !self.is_life(node, life) {
+    pub(super) fn control(&mut self, node: u32, process: u64) -> Result<(), Violation> {
+        if self.running(node, Who::Controld) != Some((Who::Controld, process)) {
+            return Ok(());
+        }
+        if self.waits_for_members(node) {
+            self.after(LOOK_MS, Event::Control { node, process });
             return Ok(());
         }
         let delay = self.random.within(0, self.plan.daemon_ms);
@@ -322,7 +362,7 @@ impl World {
         };
         daemon.busy = !daemon.queue.is_empty();
         if daemon.busy {
-            self.after(delay, Event::Control { node, life });
+            self.after(delay, Event::Control { node, process });
         }
         match effect {
             Effect::Stop { .. } => {
@@ -341,7 +381,37 @@ impl World {
         Ok(())
     }
 
-    fn stop(&mut self, node: u32) -> Result<(), Violation> {
+    /// Whether the start that is next waits until the kernel knows all members.
+    fn waits_for_members(&mut self, node: u32) -> bool {
+        let now_ms = self.now_ms;
+        let machine = self.machine(node);
+        let Some(daemon) = &mut machine.daemon else {
+            return false;
+        };
+        let Some(Effect::Start(start)) = daemon.queue.front() else {
+            return false;
+        };
+        let links = &machine.kernel.links;
+        let is_known = |member: &NodeId| match daemon.members.get(&member.0) {
+            Some(life) if member.0 != node => {
+                let link = links.get(&member.0);
+                link.is_some_and(|link| link.up && link.life == *life)
+            }
+            Some(_) | None => true,
+        };
+        if start.members.iter().all(is_known) {
+            daemon.waits_until = None;
+            return false;
+        }
+        let until = *daemon.waits_until.get_or_insert(now_ms + MEMBERS_MS);
+        if until > now_ms {
+            return true;
+        }
+        daemon.waits_until = None;
+        false
+    }
+
+    pub(super) fn stop(&mut self, node: u32) -> Result<(), Violation> {
         trace!(self, "node {node} stops");
         self.truth.disturb();
         if let Some(space) = &mut self.machine(node).kernel.space {
@@ -350,11 +420,36 @@ impl World {
         self.settle(node)
     }
 
+    /// Nothing is started without a majority, nor while somebody has locks that the members do
+    /// not know of.
+    fn check_start(&self, node: u32, start: &Start) -> Result<(), Violation> {
+        let daemon = self.machines.get(&node).and_then(|m| m.daemon.as_ref());
+        let view = daemon.and_then(|daemon| daemon.controld.view());
+        let members = view.map_or(0, |view| view.members.len());
+        if members * 2 <= self.plan.nodes as usize {
+            return broken(format!(
+                "node {node} starts with {members} nodes in its view"
+            ));
+        }
+        for (other, machine) in &self.machines {
+            let uses = machine.up && machine.mount == Mount::In;
+            let holds = self.truth.of_node(*other).next().is_some();
+            if uses && holds && !start.members.contains(&NodeId(*other)) {
+                let members = &start.members;
+                return broken(format!(
+                    "node {node} starts with {members:?} while node {other} has power and locks"
+                ));
+            }
+        }
+        Ok(())
+    }
+
     fn start(&mut self, node: u32, start: &Start) -> Result<(), Violation> {
         trace!(self, "node {node} starts {start:?}");
+        self.check_start(node, start)?;
         let now_ms = self.now_ms;
         let machine = self.machine(node);
-        let own_life = machine.life;
+        let own_life = machine.kernel.life;
         let mut args = StartArgs {
             id: start.id,
             members: KVec::new(),
@@ -372,13 +467,17 @@ impl World {
             let member = StartMember {
                 node: members::NodeId(*member),
                 weight: 1,
-                incarnation: u64::from(life.unwrap_or(0)),
+                incarnation: life.unwrap_or(0),
             };
             known &= args.members.push(member, GFP).is_ok();
         }
         // The family has no word for a member that left and is back.
         for NodeId(failed) in start.failed.iter().chain(&start.renewed) {
             known &= args.failed.push(members::NodeId(*failed), GFP).is_ok();
+        }
+        for NodeId(renewed) in &start.renewed {
+            // What slot it had means nothing any more, and it is given another one.
+            machine.slots.remove(renewed);
         }
         let Some(space) = machine.kernel.space.as_mut() else {
             return Ok(());
@@ -410,7 +509,7 @@ impl World {
     }
 
     /// The kernel forgets the lockspace.
-    fn unmounted(&mut self, node: u32) -> Result<(), Violation> {
+    pub(super) fn unmounted(&mut self, node: u32) -> Result<(), Violation> {
         if let Some(space) = &mut self.machine(node).kernel.space {
             space.leave();
         }
@@ -432,135 +531,6 @@ impl World {
         self.set_timer(node);
         let pause = self.random.within(100, 4_000);
         self.after(pause, Event::Mount { node, life });
-        Ok(())
-    }
-
-    /// A lock daemon dies; the machine goes on, and its kernel stops.
-    pub(super) fn daemon_dies(&mut self, node: u32) -> Result<(), Violation> {
-        let now_ms = self.now_ms;
-        let machine = self.machine(node);
-        if !machine.up || machine.mount != Mount::In || machine.generation == 0 {
-            return Ok(());
-        }
-        if machine.daemon.take().is_none() {
-            return Ok(());
-        }
-        machine.dead_ms = Some(now_ms);
-        trace!(self, "node {node}: the daemon dies");
-        let seen = self.seen();
-        self.stop(node)?;
-        if self.cluster.hears(node, &seen) {
-            let told = self.cluster.daemon_died(node);
-            self.tell(told);
-        } else {
-            // Nobody hears of it: the whole node is gone for them anyway.
-            self.machine(node).expelled = true;
-        }
-        self.machine(node).asks.clear();
-        self.last_resort();
-        Ok(())
-    }
-
-    /// That a daemon has died with locks in its kernel is known to the other daemons only. When
-    /// none of them is left that has the lockspace, nobody would have that machine fenced: it
-    /// must end by itself, as its service's failure action has it.
-    pub(super) fn last_resort(&mut self) {
-        let knows = |machine: &Machine| machine.daemon.is_some() && machine.mount == Mount::In;
-        if self.machines.values().any(knows) {
-            return;
-        }
-        let dead = |machine: &Machine| machine.up && machine.member && machine.daemon.is_none();
-        let nodes = self.machines.iter().filter(|(_, machine)| dead(machine));
-        let nodes: Vec<u32> = nodes.map(|(node, _)| *node).collect();
-        for node in nodes {
-            trace!(
-                self,
-                "node {node} ends because its daemon is dead and nobody knows"
-            );
-            self.power_off(node);
-            self.after(1_000, Event::Boot { node });
-        }
-    }
-
-    /// The cluster manager looks who is there; fence agents come to their end.
-    pub(super) fn look(&mut self) -> Result<(), Violation> {
-        let now_ms = self.now_ms;
-        let seen = self.seen();
-        let fence_ms = self.random.within(10, FENCE_MS);
-        let told = self.cluster.look(now_ms, fence_ms, &seen);
-        self.tell(told);
-        if self.cluster.primary(&seen).is_some() {
-            self.fence();
-        }
-        let primary = self.cluster.primary(&self.seen());
-        let nodes: Vec<u32> = self.machines.keys().copied().collect();
-        for node in nodes {
-            self.look_at(node, primary)?;
-        }
-        Ok(())
-    }
-
-    fn fence(&mut self) {
-        for (victim, life) in self.cluster.due(self.now_ms) {
-            if self.is_life(victim, life) {
-                trace!(self, "node {victim} is fenced");
-                self.power_off(victim);
-            }
-            let told = self.cluster.fenced(victim);
-            self.tell(told);
-            let pause = self.random.within(500, 5_000);
-            self.after(pause, Event::Boot { node: victim });
-        }
-    }
-
-    /// What one machine notices by itself.
-    fn look_at(&mut self, node: u32, primary: Option<u32>) -> Result<(), Violation> {
-        let now_ms = self.now_ms;
-        let seen = self.seen();
-        let hears = self.cluster.hears(node, &seen);
-        let in_view = self.cluster.view().get(&node).copied();
-        let machine = self.machine(node);
-        let dead_ms = machine.dead_ms.filter(|_| machine.up);
-        if dead_ms.is_some_and(|dead_ms| dead_ms + OPERATOR_MS <= now_ms) {
-            trace!(self, "node {node} is started again by its operator");
-            self.power_off(node);
-            self.after(1_000, Event::Boot { node });
-            return Ok(());
-        }
-        if !machine.up || machine.expelled {
-            return Ok(());
-        }
-        let life = machine.life;
-        if machine.member && primary == Some(machine.side) && in_view != Some(life) {
-            trace!(self, "node {node} is expelled");
-            let machine = self.machine(node);
-            machine.expelled = true;
-            machine.daemon = None;
-            machine.dead_ms = Some(now_ms);
-            return self.stop(node);
-        }
-        if hears {
-            self.work_asks(node);
-            while let Some(item) = self.machine(node).held.pop_front() {
-                self.take_item(node, item)?;
-            }
-        }
-        if !self.machine(node).member {
-            return Ok(());
-        }
-        if self.machine(node).quorate != hears {
-            self.take_item(node, Item::Quorum(hears))?;
-        }
-        let machine = self.machine(node);
-        let due = |daemon: &Daemon| {
-            daemon
-                .controld
-                .next_timeout()
-                .is_some_and(|t| t.0 <= now_ms)
-        };
-        if machine.daemon.as_ref().is_some_and(due) {
-            self.decide(node, |controld, now, fx| controld.handle_timeout(now, fx))?;
-        }
         Ok(())
     }
 }

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! One machine: power, its kernel, and what the kernel wants done.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
-use dlm_controld_core::FenceState;
 use dlm_core::lockcore::lockspace::State;
 use dlm_core::lockcore::members::NodeId;
 use dlm_core::lockcore::shard::{Cursor, Received};
@@ -13,8 +12,10 @@ use dlm_core::lockcore::wire::rcom::{self, Rcom, RcomKind};
 use dlm_core::platform::{code, fail};
 
 use super::daemon::{Daemon, Report};
+use super::fencing::Fenced;
+use super::membership::Cmand;
+use super::process::Who;
 use super::{Event, World, trace};
-use crate::cluster::{Item, Request};
 use crate::kernel::{Effect, Kernel, Link};
 use crate::truth::{Violation, broken};
 
@@ -31,30 +32,23 @@ pub(super) enum Mount {
     Leaving,
 }
 
-/// One machine; everything but power, life and place is of its present life.
+/// One machine; everything but power, life, place and disk is of its present life.
 pub(super) struct Machine {
     pub(super) up: bool,
     pub(super) life: u32,
     pub(super) side: u32,
-    /// The others went on without this life.
-    pub(super) expelled: bool,
-    /// It was in a view.
-    pub(super) member: bool,
-    pub(super) quorate: bool,
-    /// Since when its lock daemon is dead.
-    pub(super) dead_ms: Option<u64>,
-    /// What its fenced knows.
-    pub(super) fence: FenceState,
+    /// What cmand keeps on disk.
+    pub(super) memory: u64,
+    /// Nothing runs until then, as on a virtual machine that gets no time.
+    pub(super) paused_until: u64,
     pub(super) kernel: Kernel,
+    pub(super) cmand: Option<Cmand>,
+    pub(super) fenced: Option<Fenced>,
     pub(super) daemon: Option<Daemon>,
     pub(super) mount: Mount,
-    /// What it would have heard if it could.
-    pub(super) held: VecDeque<Item>,
-    /// What it asks and cannot say.
-    pub(super) asks: VecDeque<Request>,
-    /// When it hears what it was told last, by the two ways there are.
-    pub(super) last_hear_ms: [u64; 2],
-    pub(super) last_ask_ms: u64,
+    /// When the last line from one daemon to another arrives.
+    pub(super) line_ms: BTreeMap<(Who, Who), u64>,
+    pub(super) last_update_ms: u64,
     pub(super) last_report_ms: u64,
     /// Since it has the lockspace: last generation, slots, and whether callbacks are kept back.
     pub(super) generation: u32,
@@ -70,18 +64,15 @@ impl Machine {
             up: false,
             life: 0,
             side: 0,
-            expelled: false,
-            member: false,
-            quorate: false,
-            dead_ms: None,
-            fence: FenceState::default(),
+            memory: 0,
+            paused_until: 0,
             kernel: Kernel::default(),
+            cmand: None,
+            fenced: None,
             daemon: None,
             mount: Mount::Out,
-            held: VecDeque::new(),
-            asks: VecDeque::new(),
-            last_hear_ms: [0; 2],
-            last_ask_ms: 0,
+            line_ms: BTreeMap::new(),
+            last_update_ms: 0,
             last_report_ms: 0,
             generation: 0,
             slots: BTreeMap::new(),
@@ -90,24 +81,43 @@ impl Machine {
         }
     }
 
+    /// The same machine, with nothing left of its present life.
+    fn anew(&self, up: bool, life: u32) -> Self {
+        Self {
+            up,
+            life,
+            side: self.side,
+            memory: self.memory,
+            ..Self::off()
+        }
+    }
+
     /// What is not as it should be at the end of a run.
     pub(super) fn unrest(&self) -> Option<String> {
         let Some(space) = self.kernel.space.as_ref().filter(|_| self.up) else {
             let links = self.kernel.links.iter();
             let links: Vec<_> = links.map(|(node, link)| (node, link.describe())).collect();
-            return Some(format!("has no lockspace, {:?}, {links:?}", self.mount));
+            let controld = self.daemon.as_ref().map(|daemon| daemon.controld.report());
+            return Some(format!(
+                "up: {} has no lockspace, {:?}, {links:?}, {controld:?}",
+                self.up, self.mount
+            ));
         };
-        if self.expelled || self.mount != Mount::In || space.recovery.state() != State::Running {
+        let victims = self.fenced.as_ref().map(Fenced::victims);
+        if victims.as_ref().is_none_or(|victims| !victims.is_empty()) {
+            return Some(format!("has victims {victims:?}"));
+        }
+        let expelled = self.cmand.as_ref().is_none_or(|cmand| cmand.expelled);
+        if expelled || self.mount != Mount::In || space.recovery.state() != State::Running {
             let state = space.recovery.state();
             let waits_for = space.recovery.waits_for();
             let links = self.kernel.links.iter();
             let links = links.map(|(node, link)| (node, link.describe()));
             let links: Vec<_> = links.collect();
             let what = format!(
-                "is {state:?}, status {:#x}, waits for {waits_for:?}, {:?}, expelled: {}, {links:?}, {:?}",
+                "is {state:?}, status {:#x}, waits for {waits_for:?}, {:?}, expelled: {expelled}, {links:?}, {:?}",
                 space.recovery.status_bits(),
                 self.mount,
-                self.expelled,
                 self.daemon.as_ref().map(|daemon| daemon.controld.report())
             );
             return Some(what);
@@ -143,14 +153,16 @@ impl World {
         if machine.up {
             return;
         }
-        let (life, side) = (machine.life + 1, machine.side);
-        *machine = Machine {
-            up: true,
-            life,
-            side,
-            ..Machine::off()
-        };
+        let life = machine.life + 1;
+        *machine = machine.anew(true, life);
         trace!(self, "node {node} boots, life {life}");
+        for who in [Who::Cmand, Who::Fenced, Who::Controld] {
+            self.begin_later(node, who, 300);
+        }
+        let delay = self.random.within(0, 2_000);
+        self.after(delay, Event::Mount { node, life });
+        let delay = self.random.within(1, 500);
+        self.after(delay, Event::Client { node, life });
     }
 
     /// No power: nothing it had counts any more.
@@ -159,18 +171,13 @@ impl World {
         if !machine.up {
             return;
         }
-        let (life, side) = (machine.life, machine.side);
-        *machine = Machine {
-            life,
-            side,
-            ..Machine::off()
-        };
+        let life = machine.life;
+        *machine = machine.anew(false, life);
         trace!(self, "node {node} is without power, life {life}");
         self.summary.crashes += 1;
         self.truth.forget_node(node);
         self.truth.disturb();
         self.cut_off(node);
-        self.last_resort();
     }
 
     /// Lets allocations of the call that follows fail, if it is the time for it.
@@ -288,7 +295,7 @@ impl World {
             return Ok(());
         }
         let kernel = &mut self.machine(node).kernel;
-        if kernel.timer_ms != Some(now_ms) {
+        if kernel.timer_ms.is_none_or(|at| at > now_ms) {
             return Ok(());
         }
         kernel.timer_ms = None;

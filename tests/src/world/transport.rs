@@ -23,6 +23,13 @@ pub(super) struct Connection {
     framer: Framer,
 }
 
+impl Connection {
+    /// Who reads from it.
+    pub(super) fn receiver(&self) -> u32 {
+        self.to
+    }
+}
+
 impl World {
     /// Sends a packet of a node's kernel.
     pub(super) fn transmit(&mut self, node: u32, to: u32, sequenced: bool, packet: &[u8]) {
@@ -111,18 +118,14 @@ impl World {
         }
     }
 
-    /// Makes a connection, if the other node can be reached and listens to this one.
+    /// Makes a connection, if the other node can be reached and knows this one.
     pub(super) fn connect(&mut self, from: u32, to: u32) {
         let (Some(here), Some(there)) = (self.machines.get(&from), self.machines.get(&to)) else {
             return;
         };
         let (from_life, to_life) = (here.life, there.life);
         let reachable = here.side == there.side && there.up;
-        let listens = there
-            .kernel
-            .links
-            .get(&from)
-            .is_some_and(|link| link.up && link.life == from_life);
+        let knows = there.kernel.links.contains_key(&from);
         let Some(link) = self.link(from, to) else {
             return;
         };
@@ -130,7 +133,7 @@ impl World {
         if !link.up || link.connection.is_some() {
             return;
         }
-        if !reachable || !listens || link.life != to_life {
+        if !reachable || !knows {
             link.connecting = true;
             let life = from_life;
             return self.after(RECONNECT_MS, Event::Connect { from, life, to });
@@ -243,14 +246,15 @@ impl World {
         let Some(connection) = self.connections.get(&id) else {
             return Ok(());
         };
-        let (from, from_life) = (connection.from, connection.from_life);
+        let from = connection.from;
         let (to, to_life) = (connection.to, connection.to_life);
-        let listens = self.is_life(to, to_life)
-            && self
-                .link(to, from)
-                .is_some_and(|link| link.up && link.life == from_life);
+        let listens = self.is_life(to, to_life) && self.link(to, from).is_some();
         if !listens {
             self.break_connection(id, 0);
+            return Ok(());
+        }
+        if self.link(to, from).is_some_and(|link| !link.up) {
+            // It waits unread until membership says more.
             return Ok(());
         }
         while let Some(connection) = self.connections.get_mut(&id) {
@@ -284,6 +288,17 @@ impl World {
             }
         }
         self.tidy_up(id);
+        Ok(())
+    }
+
+    /// Reads what a node has sent, also before it was known to be up.
+    pub(super) fn read_all_of(&mut self, node: u32, from: u32) -> Result<(), Violation> {
+        let of = |c: &Connection| (c.from, c.to) == (from, node);
+        let ids = self.connections.iter().filter(|(_, c)| of(c));
+        let ids: Vec<u64> = ids.map(|(id, _)| *id).collect();
+        for id in ids {
+            self.arrive(id)?;
+        }
         Ok(())
     }
 

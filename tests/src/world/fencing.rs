@@ -1,0 +1,338 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! fenced on each machine: its core, its agents, and those who watch its state.
+
+use cmand_core::Departure;
+use dlm_controld_core::FenceState;
+use fenced_core::wire::Message;
+use fenced_core::{Config, Domain, Effect, GroupView, Instant, Member, NodeId, View};
+
+use super::process::{End, Line, Process, Who};
+use super::{Event, World, trace};
+use crate::Mistake;
+use crate::truth::{Violation, broken};
+
+/// The group of all fence daemons.
+pub(super) const GROUP: &str = "fence:default";
+
+/// How long a fence agent takes at most, ms.
+const AGENT_MS: u64 = 3_000;
+
+/// How long a domain waits for nodes that were never seen, ms.
+const POST_JOIN_MS: u64 = 6_000;
+
+/// fenced.
+pub(super) struct Fenced {
+    pub(super) process: u64,
+    pub(super) cmand: Process,
+    domain: Domain,
+    pub(super) watchers: Vec<Process>,
+    /// Clients that must not end.
+    needed: Vec<Process>,
+    told: FenceState,
+    next_request: u64,
+    timer_ms: Option<u64>,
+}
+
+impl Fenced {
+    pub(super) fn new(process: u64, cmand: Process, domain: Domain) -> Self {
+        Self {
+            process,
+            cmand,
+            domain,
+            watchers: Vec::new(),
+            needed: Vec::new(),
+            told: FenceState::default(),
+            next_request: 1,
+            timer_ms: None,
+        }
+    }
+
+    /// Nodes that must be fenced, as far as this daemon knows.
+    pub(super) fn victims(&self) -> Vec<u32> {
+        self.domain.victims().map(|(node, _)| node.0).collect()
+    }
+}
+
+fn member(member: &cmand_core::Member) -> Member {
+    Member {
+        node: NodeId(member.node.0),
+        incarnation: member.incarnation.0,
+        boot_id: member.boot.to_string(),
+    }
+}
+
+fn view(view: &cmand_core::View) -> View {
+    let failed = view.departed.iter();
+    let failed = failed.filter(|departed| departed.why == Departure::NodeFailed);
+    View {
+        number: view.number,
+        members: view.members.iter().map(member).collect(),
+        failed: failed.map(|departed| member(&departed.member)).collect(),
+        quorate: view.quorate,
+    }
+}
+
+fn group(group: &cmand_core::GroupView) -> GroupView {
+    let nodes = |nodes: &[cmand_core::NodeId]| nodes.iter().map(|node| NodeId(node.0)).collect();
+    GroupView {
+        number: group.number,
+        members: nodes(&group.members),
+        joined: nodes(&group.joined),
+    }
+}
+
+impl World {
+    pub(super) fn fence_config(&self, node: u32) -> Config {
+        Config {
+            node: NodeId(node),
+            nodes: (1..=self.plan.nodes).map(NodeId).collect(),
+            post_fail_delay_ms: 0,
+            post_join_delay_ms: POST_JOIN_MS,
+            clean_start: false,
+        }
+    }
+
+    /// Calls the domain, and carries out what it wants done.
+    fn domain(
+        &mut self,
+        node: u32,
+        f: impl FnOnce(&mut Domain, Instant, &mut Vec<Effect>),
+    ) -> Result<(), Violation> {
+        let now = Instant(self.now_ms);
+        let Some(fenced) = &mut self.machine(node).fenced else {
+            return Ok(());
+        };
+        let mut effects = Vec::new();
+        f(&mut fenced.domain, now, &mut effects);
+        for effect in effects {
+            match effect {
+                Effect::Send(message) => self.send_fenced(node, &message)?,
+                Effect::Fence { node: victim, .. } => self.run_agent(node, victim.0),
+                Effect::Changed => self.tell_state(node),
+                Effect::Answered { .. } => {}
+                effect @ (Effect::Accused { .. } | Effect::Cleared { .. } | Effect::Known) => {
+                    trace!(self, "node {node} fenced: {effect:?}");
+                }
+            }
+        }
+        self.set_fence_timer(node);
+        Ok(())
+    }
+
+    fn set_fence_timer(&mut self, node: u32) {
+        let now_ms = self.now_ms;
+        let Some(fenced) = &mut self.machine(node).fenced else {
+            return;
+        };
+        let Some(Instant(due)) = fenced.domain.next_timeout() else {
+            return;
+        };
+        let due = due.max(now_ms);
+        if fenced.timer_ms.is_some_and(|at| at <= due) {
+            return;
+        }
+        fenced.timer_ms = Some(due);
+        let process = fenced.process;
+        self.at(due, Event::FenceTimer { node, process });
+    }
+
+    pub(super) fn fence_timer(&mut self, node: u32, process: u64) -> Result<(), Violation> {
+        if self.running(node, Who::Fenced) != Some((Who::Fenced, process)) {
+            return Ok(());
+        }
+        if let Some(fenced) = &mut self.machine(node).fenced {
+            fenced.timer_ms = None;
+        }
+        self.domain(node, |domain, now, fx| domain.handle_timeout(now, fx))
+    }
+
+    fn send_fenced(&mut self, node: u32, message: &Message) -> Result<(), Violation> {
+        let Some(fenced) = &self.machine(node).fenced else {
+            return Ok(());
+        };
+        let (own, cmand) = ((Who::Fenced, fenced.process), fenced.cmand);
+        trace!(self, "node {node} fenced sends {message:?}");
+        let Ok(payload) = message.encode() else {
+            return broken(format!("node {node}: {message:?} cannot be encoded"));
+        };
+        self.say_to(node, own, cmand, Line::Send(GROUP.to_owned(), payload));
+        Ok(())
+    }
+
+    fn tell_state(&mut self, node: u32) {
+        let hides = self.mistake == Some(Mistake::FencingIgnored);
+        let Some(fenced) = &mut self.machine(node).fenced else {
+            return;
+        };
+        let state = fenced.domain.state();
+        let victims = state.victims.iter().filter(|_| !hides);
+        let state = FenceState {
+            view: state.view,
+            victims: victims
+                .map(|node| dlm_controld_core::NodeId(node.0))
+                .collect(),
+        };
+        if state == fenced.told {
+            return;
+        }
+        fenced.told = state.clone();
+        let own = (Who::Fenced, fenced.process);
+        for watcher in fenced.watchers.clone() {
+            self.say_to(node, own, watcher, Line::State(state.clone()));
+        }
+    }
+
+    pub(super) fn tell_fenced(
+        &mut self,
+        node: u32,
+        from: Process,
+        line: Line,
+    ) -> Result<(), Violation> {
+        let Some(fenced) = &mut self.machine(node).fenced else {
+            return Ok(());
+        };
+        let own = (Who::Fenced, fenced.process);
+        match line {
+            Line::View(told) => {
+                let view = view(&told);
+                self.domain(node, |domain, now, fx| domain.handle_view(now, view, fx))
+            }
+            Line::Quorum(quorate) => self.domain(node, |domain, now, fx| {
+                domain.handle_quorum(now, quorate, fx);
+            }),
+            Line::Group(told) => {
+                let group = group(&told);
+                trace!(self, "node {node} fenced hears {group:?}");
+                self.domain(node, |domain, now, fx| domain.handle_group(now, &group, fx))
+            }
+            Line::Message { from, payload, .. } => {
+                let Ok(message) = Message::decode(&payload) else {
+                    return broken(format!("node {node}: fenced cannot read {payload:?}"));
+                };
+                trace!(self, "node {node} fenced hears of {from}: {message:?}");
+                let from = NodeId(from);
+                self.domain(node, |domain, now, fx| {
+                    domain.handle_message(now, from, message, fx);
+                })
+            }
+            Line::Expelled => {
+                self.end(node, Who::Fenced, End::Reset);
+                Ok(())
+            }
+            Line::Refused => {
+                self.end(node, Who::Fenced, End::Failed);
+                Ok(())
+            }
+            Line::Gone if from.0 == Who::Cmand => {
+                self.end(node, Who::Fenced, End::Failed);
+                Ok(())
+            }
+            Line::Gone => {
+                fenced.watchers.retain(|other| *other != from);
+                let count = fenced.needed.len();
+                fenced.needed.retain(|other| *other != from);
+                if fenced.needed.len() == count {
+                    return Ok(());
+                }
+                self.accuse(node, node, None, "dlm_controld ended with lockspaces")
+            }
+            Line::Watch => {
+                fenced.watchers.push(from);
+                let state = fenced.told.clone();
+                self.say_to(node, own, from, Line::State(state));
+                Ok(())
+            }
+            Line::Needed(needed) => {
+                fenced.needed.retain(|other| *other != from);
+                fenced.needed.extend(needed.then_some(from));
+                Ok(())
+            }
+            Line::Fence {
+                node: victim,
+                boot_id,
+                reason,
+            } => self.accuse(node, victim, boot_id, &reason),
+            other => broken(format!("node {node}: {from:?} says {other:?} to fenced")),
+        }
+    }
+
+    fn accuse(
+        &mut self,
+        node: u32,
+        victim: u32,
+        boot_id: Option<String>,
+        reason: &str,
+    ) -> Result<(), Violation> {
+        let Some(fenced) = &mut self.machine(node).fenced else {
+            return Ok(());
+        };
+        let request = fenced.next_request;
+        fenced.next_request += 1;
+        trace!(
+            self,
+            "node {node} accuses node {victim} {boot_id:?}: {reason}"
+        );
+        let accuse = Message::Accuse {
+            node: NodeId(victim),
+            boot_id,
+            reason: reason.to_owned(),
+            request,
+        };
+        self.send_fenced(node, &accuse)
+    }
+
+    /// An agent is started; it acts after a while, and says so later.
+    fn run_agent(&mut self, node: u32, victim: u32) {
+        let Some((_, process)) = self.running(node, Who::Fenced) else {
+            return;
+        };
+        let act_ms = self.random.within(10, AGENT_MS);
+        let say_ms = act_ms + self.random.within(0, self.plan.daemon_ms);
+        let fails = !self.healed && self.random.percent(self.plan.agent_fails_percent);
+        trace!(
+            self,
+            "node {node}: an agent runs against node {victim}, fails: {fails}"
+        );
+        let life = self.machine(node).life;
+        if !fails && self.mistake != Some(Mistake::AgentLies) {
+            self.after(act_ms, Event::Agent { node, life, victim });
+        }
+        self.after(
+            say_ms,
+            Event::AgentSays {
+                node,
+                process,
+                victim,
+                success: !fails,
+            },
+        );
+    }
+
+    /// An agent resets a machine, whatever that does by then.
+    pub(super) fn agent_acts(&mut self, node: u32, life: u32, victim: u32) {
+        // It has no power any more; perhaps its word was on the way already.
+        if !self.is_life(node, life) && self.random.percent(50) {
+            return;
+        }
+        trace!(self, "node {victim} is reset by an agent of node {node}");
+        self.power_off(victim);
+        let pause = self.random.within(500, 5_000);
+        self.after(pause, Event::Boot { node: victim });
+    }
+
+    pub(super) fn agent_says(
+        &mut self,
+        node: u32,
+        process: u64,
+        victim: u32,
+        success: bool,
+    ) -> Result<(), Violation> {
+        if self.running(node, Who::Fenced) != Some((Who::Fenced, process)) {
+            return Ok(());
+        }
+        let at = self.now_ms / 1_000;
+        self.domain(node, |domain, now, fx| {
+            domain.handle_agent(now, NodeId(victim), success, at, fx);
+        })
+    }
+}

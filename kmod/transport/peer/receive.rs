@@ -104,7 +104,7 @@ impl PeerNode {
 
     /// One packet of the stream.
     fn packet(self: &Arc<Self>, link: &Arc<Link>, packet: &[u8]) {
-        let outcome = {
+        let (outcome, incarnation) = {
             let mut state = self.state.lock();
             // What an earlier incarnation sent is for nobody.
             if !state.is_open() || !state.uses(link) {
@@ -112,7 +112,7 @@ impl PeerNode {
             }
             let now = now_ms();
             let ((), outcome) = state.talk(|peer, fx| peer.receive(now, packet, fx));
-            outcome
+            (outcome, state.config.incarnation)
         };
         self.settle(&outcome);
         // An answer may be due, now or later.
@@ -122,21 +122,28 @@ impl PeerNode {
             packet.get(start..start.checked_add(len)?)
         });
         if let Some(inner) = inner {
-            self.deliver(inner);
+            self.deliver(inner, incarnation);
         }
     }
 
-    /// Hands a packet to its lockspace; it is the next one in order until that has taken it.
-    fn deliver(self: &Arc<Self>, inner: &[u8]) {
+    /// Hands a packet of this incarnation to its lockspace; it is the next one in order until that
+    /// has taken it, for the peer may never send it again.
+    fn deliver(self: &Arc<Self>, inner: &[u8], incarnation: u64) {
         loop {
             match lockspace::deliver(self.node, inner) {
                 Delivered::Done => return,
                 Delivered::UnknownLockspace => return self.answer_not_ready(inner),
                 Delivered::Malformed => return self.count_unreadable(),
-                Delivered::NoMemory if !self.state.lock().is_open() => return,
+                Delivered::NoMemory if self.is_over(incarnation) => return,
                 Delivered::NoMemory => time::sleep_ms(NO_MEMORY_MS),
             }
         }
+    }
+
+    /// Whether nothing of this incarnation counts any more. It may be down and come up again.
+    fn is_over(&self, incarnation: u64) -> bool {
+        let state = self.state.lock();
+        state.closed || state.config.incarnation != incarnation
     }
 
     /// Who asks for the status of a lockspace that is not here is told so; anything else about it

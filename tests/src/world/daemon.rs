@@ -14,7 +14,7 @@ use dlm_core::lockcore::members;
 use dlm_core::platform::{GFP, KVec};
 
 use super::machine::Mount;
-use super::process::{End, Line, Process, Who};
+use super::process::{Ask, End, Line, News, Plea, Process, Who};
 use super::{Event, World, trace};
 use crate::truth::{Violation, broken};
 
@@ -153,7 +153,7 @@ impl World {
         let needed = daemon.started;
         if std::mem::replace(&mut daemon.needed, needed) != needed {
             let (own, fenced) = ((Who::Controld, daemon.process), daemon.fenced);
-            self.say_to(node, own, fenced, Line::Needed(needed));
+            self.say_to(node, own, fenced, Line::Plea(Plea::Needed(needed)));
         }
     }
 
@@ -190,23 +190,27 @@ impl World {
         };
         let (own, cmand, fenced) = ((Who::Controld, daemon.process), daemon.cmand, daemon.fenced);
         match effect {
-            Effect::GroupJoin { group } => self.say_to(node, own, cmand, Line::Join(group)),
-            Effect::GroupLeave { group } => self.say_to(node, own, cmand, Line::Leave(group)),
+            Effect::GroupJoin { group } => {
+                self.say_to(node, own, cmand, Line::Ask(Ask::Join(group)))
+            }
+            Effect::GroupLeave { group } => {
+                self.say_to(node, own, cmand, Line::Ask(Ask::Leave(group)))
+            }
             Effect::Send { group, message } => {
-                self.say_to(node, own, cmand, Line::Send(group, message.encode()));
+                let send = Ask::Send(group, message.encode());
+                self.say_to(node, own, cmand, Line::Ask(send));
             }
             Effect::Fence {
                 node: victim,
                 boot_id,
                 reason,
             } => {
-                let node_to_fence = victim.0;
-                let fence = Line::Fence {
-                    node: node_to_fence,
+                let fence = Plea::Fence {
+                    node: victim.0,
                     boot_id,
                     reason,
                 };
-                self.say_to(node, own, fenced, fence);
+                self.say_to(node, own, fenced, Line::Plea(fence));
             }
             Effect::Start(_) => {
                 daemon.started = true;
@@ -235,7 +239,7 @@ impl World {
         line: Line,
     ) -> Result<(), Violation> {
         match line {
-            Line::View(told) => {
+            Line::News(News::View(told)) => {
                 if let Some(daemon) = &mut self.machine(node).daemon {
                     let lives = told.members.iter();
                     daemon.members = lives.map(|m| (m.node.0, m.incarnation.0)).collect();
@@ -245,10 +249,10 @@ impl World {
                     controld.handle_view(now, view, fx)
                 })
             }
-            Line::Quorum(quorate) => self.decide(node, |controld, now, fx| {
+            Line::News(News::Quorum(quorate)) => self.decide(node, |controld, now, fx| {
                 controld.handle_quorum(now, quorate, fx);
             }),
-            Line::Group(told) => {
+            Line::News(News::Group(told)) => {
                 let group = group(&told);
                 trace!(
                     self,
@@ -262,11 +266,11 @@ impl World {
                     controld.handle_group(now, &group, fx)
                 })
             }
-            Line::Message {
+            Line::News(News::Message {
                 group,
                 from,
                 payload,
-            } => self.decide(node, |controld, now, fx| {
+            }) => self.decide(node, |controld, now, fx| {
                 controld.handle_message(now, &group, NodeId(from), &payload, fx);
             }),
             Line::State(state) => {
@@ -275,10 +279,10 @@ impl World {
                     controld.handle_fence(now, state, fx)
                 })
             }
-            Line::Expelled => self.daemon_halts(node, End::Reset),
-            Line::Gone | Line::Refused => self.daemon_halts(node, End::Failed),
-            other => broken(format!(
-                "node {node}: {from:?} says {other:?} to dlm_controld"
+            Line::News(News::Expelled) => self.daemon_halts(node, End::Reset),
+            Line::Gone | Line::News(News::Refused) => self.daemon_halts(node, End::Failed),
+            Line::Ask(_) | Line::Plea(_) => broken(format!(
+                "node {node}: {from:?} says {line:?} to dlm_controld"
             )),
         }
     }

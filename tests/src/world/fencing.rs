@@ -6,7 +6,7 @@ use dlm_controld_core::FenceState;
 use fenced_core::wire::Message;
 use fenced_core::{Config, Domain, Effect, GroupView, Instant, Member, NodeId, View};
 
-use super::process::{End, Line, Process, Who};
+use super::process::{Ask, End, Line, News, Plea, Process, Who};
 use super::{Event, World, trace};
 use crate::Mistake;
 use crate::truth::{Violation, broken};
@@ -155,7 +155,12 @@ impl World {
         let Ok(payload) = message.encode() else {
             return broken(format!("node {node}: {message:?} cannot be encoded"));
         };
-        self.say_to(node, own, cmand, Line::Send(GROUP.to_owned(), payload));
+        self.say_to(
+            node,
+            own,
+            cmand,
+            Line::Ask(Ask::Send(GROUP.to_owned(), payload)),
+        );
         Ok(())
     }
 
@@ -193,19 +198,19 @@ impl World {
         };
         let own = (Who::Fenced, fenced.process);
         match line {
-            Line::View(told) => {
+            Line::News(News::View(told)) => {
                 let view = view(&told);
                 self.domain(node, |domain, now, fx| domain.handle_view(now, view, fx))
             }
-            Line::Quorum(quorate) => self.domain(node, |domain, now, fx| {
+            Line::News(News::Quorum(quorate)) => self.domain(node, |domain, now, fx| {
                 domain.handle_quorum(now, quorate, fx);
             }),
-            Line::Group(told) => {
+            Line::News(News::Group(told)) => {
                 let group = group(&told);
                 trace!(self, "node {node} fenced hears {group:?}");
                 self.domain(node, |domain, now, fx| domain.handle_group(now, &group, fx))
             }
-            Line::Message { from, payload, .. } => {
+            Line::News(News::Message { from, payload, .. }) => {
                 let Ok(message) = Message::decode(&payload) else {
                     return broken(format!("node {node}: fenced cannot read {payload:?}"));
                 };
@@ -215,11 +220,11 @@ impl World {
                     domain.handle_message(now, from, message, fx);
                 })
             }
-            Line::Expelled => {
+            Line::News(News::Expelled) => {
                 self.end(node, Who::Fenced, End::Reset);
                 Ok(())
             }
-            Line::Refused => {
+            Line::News(News::Refused) => {
                 self.end(node, Who::Fenced, End::Failed);
                 Ok(())
             }
@@ -236,23 +241,25 @@ impl World {
                 }
                 self.accuse(node, node, None, "dlm_controld ended with lockspaces")
             }
-            Line::Watch => {
+            Line::Plea(Plea::Watch) => {
                 fenced.watchers.push(from);
                 let state = fenced.told.clone();
                 self.say_to(node, own, from, Line::State(state));
                 Ok(())
             }
-            Line::Needed(needed) => {
+            Line::Plea(Plea::Needed(needed)) => {
                 fenced.needed.retain(|other| *other != from);
                 fenced.needed.extend(needed.then_some(from));
                 Ok(())
             }
-            Line::Fence {
+            Line::Plea(Plea::Fence {
                 node: victim,
                 boot_id,
                 reason,
-            } => self.accuse(node, victim, boot_id, &reason),
-            other => broken(format!("node {node}: {from:?} says {other:?} to fenced")),
+            }) => self.accuse(node, victim, boot_id, &reason),
+            Line::Ask(_) | Line::State(_) => {
+                broken(format!("node {node}: {from:?} says {line:?} to fenced"))
+            }
         }
     }
 

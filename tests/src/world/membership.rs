@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use cmand_core::{BootId, Config, Core, Effect, Incarnation, Instant, NodeConfig, NodeId};
 
-use super::process::{Line, Process, Who};
+use super::process::{Ask, Line, News, Process, Who};
 use super::{Event, World, trace};
 use crate::Mistake;
 use crate::kernel::Link;
@@ -173,14 +173,14 @@ impl World {
                     cmand.incarnation
                 });
                 self.views.told(node, life, &view)?;
-                self.tell_subscribers(node, &Line::View(view));
+                self.tell_subscribers(node, &News::View(view));
             }
             Effect::Quorum { quorate, reason } => {
                 trace!(self, "node {node} quorate: {quorate} {reason}");
                 if let Some(cmand) = &mut self.machine(node).cmand {
                     cmand.quorate = Some(quorate);
                 }
-                self.tell_subscribers(node, &Line::Quorum(quorate));
+                self.tell_subscribers(node, &News::Quorum(quorate));
             }
             Effect::Peer {
                 node: other,
@@ -193,7 +193,7 @@ impl World {
             Effect::Group(group) => {
                 let ended = group.members.iter().all(|member| member.0 != node);
                 let name = group.group.clone();
-                self.tell_owner(node, &name, Line::Group(group));
+                self.tell_owner(node, &name, News::Group(group));
                 if let Some(cmand) = self.machine(node).cmand.as_mut().filter(|_| ended) {
                     cmand.owners.remove(&name);
                 }
@@ -204,7 +204,7 @@ impl World {
                 payload,
             } => {
                 let name = group.clone();
-                let message = Line::Message {
+                let message = News::Message {
                     group,
                     from: from.0,
                     payload,
@@ -216,7 +216,7 @@ impl World {
                 if let Some(cmand) = &mut self.machine(node).cmand {
                     cmand.expelled = true;
                 }
-                self.tell_subscribers(node, &Line::Expelled);
+                self.tell_subscribers(node, &News::Expelled);
                 self.need_reset(node);
             }
             Effect::Rejoining {
@@ -240,23 +240,23 @@ impl World {
         Ok(())
     }
 
-    fn tell_subscribers(&mut self, node: u32, line: &Line) {
+    fn tell_subscribers(&mut self, node: u32, news: &News) {
         let Some(cmand) = &self.machine(node).cmand else {
             return;
         };
         let own = (Who::Cmand, cmand.process);
         for client in cmand.subscribers.clone() {
-            self.say_to(node, own, client, line.clone());
+            self.say_to(node, own, client, Line::News(news.clone()));
         }
     }
 
-    fn tell_owner(&mut self, node: u32, group: &str, line: Line) {
+    fn tell_owner(&mut self, node: u32, group: &str, news: News) {
         let Some(cmand) = &self.machine(node).cmand else {
             return;
         };
         let own = (Who::Cmand, cmand.process);
         if let Some(owner) = cmand.owners.get(group).copied() {
-            self.say_to(node, own, owner, line);
+            self.say_to(node, own, owner, Line::News(news));
         }
     }
 
@@ -272,36 +272,38 @@ impl World {
         };
         let own = (Who::Cmand, cmand.process);
         let result = match line {
-            Line::Subscribe => {
+            Line::Ask(Ask::Subscribe) => {
                 cmand.subscribers.push(from);
                 if cmand.expelled {
-                    self.say_to(node, own, from, Line::Expelled);
+                    self.say_to(node, own, from, Line::News(News::Expelled));
                     return Ok(());
                 }
                 let (view, quorate) = (cmand.view.clone(), cmand.quorate);
                 if let Some(view) = view {
-                    self.say_to(node, own, from, Line::View(view));
+                    self.say_to(node, own, from, Line::News(News::View(view)));
                 }
                 if let Some(quorate) = quorate {
-                    self.say_to(node, own, from, Line::Quorum(quorate));
+                    self.say_to(node, own, from, Line::News(News::Quorum(quorate)));
                 }
                 return Ok(());
             }
-            Line::Join(group) => {
+            Line::Ask(Ask::Join(group)) => {
                 if let Some(owner) = cmand.owners.get(&group) {
                     return broken(format!("node {node}: {group} is {owner:?}'s already"));
                 }
                 cmand.owners.insert(group.clone(), from);
                 self.member(node, |core, now, fx| core.join_group(now, &group, fx))?
             }
-            Line::Leave(group) => {
+            Line::Ask(Ask::Leave(group)) => {
                 self.member(node, |core, now, fx| core.leave_group(now, &group, fx))?
             }
-            Line::Send(group, payload) => {
+            Line::Ask(Ask::Send(group, payload)) => {
                 self.member(node, |core, now, fx| core.send(now, &group, &payload, fx))?
             }
             Line::Gone => return self.client_gone(node, from),
-            other => return broken(format!("node {node}: {from:?} says {other:?} to cmand")),
+            Line::News(_) | Line::Plea(_) | Line::State(_) => {
+                return broken(format!("node {node}: {from:?} says {line:?} to cmand"));
+            }
         };
         match result {
             None | Some(Ok(())) => {}
@@ -310,7 +312,7 @@ impl World {
                 cmand_core::RequestError::Ended
                 | cmand_core::RequestError::AlreadyMember
                 | cmand_core::RequestError::NotMember,
-            )) => self.say_to(node, own, from, Line::Refused),
+            )) => self.say_to(node, own, from, Line::News(News::Refused)),
             Some(Err(error)) => return broken(format!("node {node}: {from:?}: {error}")),
         }
         Ok(())

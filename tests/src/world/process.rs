@@ -37,44 +37,57 @@ pub(super) type Process = (Who, u64);
 /// What a daemon says to another one.
 #[derive(Debug, Clone)]
 pub(super) enum Line {
-    /// To cmand: tell me views and quorum.
+    /// To cmand.
+    Ask(Ask),
+    /// Of cmand.
+    News(News),
+    /// To fenced.
+    Plea(Plea),
+    /// Of fenced.
+    State(FenceState),
+    /// The other end is no more.
+    Gone,
+}
+
+/// What a client wants of cmand.
+#[derive(Debug, Clone)]
+pub(super) enum Ask {
+    /// Views and quorum from now on.
     Subscribe,
-    /// To cmand.
     Join(String),
-    /// To cmand.
     Leave(String),
-    /// To cmand.
     Send(String, Vec<u8>),
-    /// Of cmand.
+}
+
+/// What cmand tells its clients.
+#[derive(Debug, Clone)]
+pub(super) enum News {
     View(cmand_core::View),
-    /// Of cmand.
     Quorum(bool),
-    /// Of cmand.
     Group(cmand_core::GroupView),
-    /// Of cmand.
     Message {
         group: String,
         from: u32,
         payload: Vec<u8>,
     },
-    /// Of cmand: the others went on without this node.
+    /// The others went on without this node.
     Expelled,
-    /// Of cmand: a request came when no more are taken.
+    /// A request came at a time when it cannot be granted.
     Refused,
-    /// To fenced: tell me your state.
+}
+
+/// What dlm_controld wants of fenced.
+#[derive(Debug, Clone)]
+pub(super) enum Plea {
+    /// The state from now on.
     Watch,
-    /// To fenced: have this node fenced if I end, or not any more.
+    /// Have this node fenced if I end, or not any more.
     Needed(bool),
-    /// To fenced.
     Fence {
         node: u32,
         boot_id: Option<String>,
         reason: String,
     },
-    /// Of fenced.
-    State(FenceState),
-    /// The other end is no more.
-    Gone,
 }
 
 /// Why a daemon ends.
@@ -171,9 +184,9 @@ impl World {
                 let process = (Who::Fenced, self.fresh_process());
                 let domain = Domain::new(self.fence_config(node));
                 self.machine(node).fenced = Some(Fenced::new(process.1, cmand, domain));
-                self.say_to(node, process, cmand, Line::Subscribe);
+                self.say_to(node, process, cmand, Line::Ask(Ask::Subscribe));
                 let group = super::fencing::GROUP.to_owned();
-                self.say_to(node, process, cmand, Line::Join(group));
+                self.say_to(node, process, cmand, Line::Ask(Ask::Join(group)));
                 Ok(())
             }
             (Who::Controld, _, Some(fenced)) if has_leftovers => {
@@ -182,20 +195,20 @@ impl World {
                     "node {node}: dlm_controld finds lockspaces nobody controls"
                 );
                 let process = (Who::Controld, self.fresh_process());
-                let fence = Line::Fence {
+                let fence = Plea::Fence {
                     node,
                     boot_id: None,
                     reason: "leftovers".into(),
                 };
-                self.say_to(node, process, fenced, fence);
+                self.say_to(node, process, fenced, Line::Plea(fence));
                 self.need_reset(node);
                 Ok(())
             }
             (Who::Controld, Some(cmand), Some(fenced)) => {
                 let process = (Who::Controld, self.fresh_process());
                 self.machine(node).daemon = Some(Daemon::new(node, process.1, cmand, fenced));
-                self.say_to(node, process, cmand, Line::Subscribe);
-                self.say_to(node, process, fenced, Line::Watch);
+                self.say_to(node, process, cmand, Line::Ask(Ask::Subscribe));
+                self.say_to(node, process, fenced, Line::Plea(Plea::Watch));
                 self.decide(node, |controld, _, fx| controld.handle_begin(fx))
             }
             (Who::Fenced | Who::Controld, ..) => {

@@ -418,3 +418,27 @@ fn conversions_that_a_recovery_took_in_out_of_order_do_not_wait_for_each_other()
         c.finish();
     }
 }
+
+#[test]
+fn a_value_that_was_found_is_kept_when_locks_are_made_known_again() {
+    // Who becomes the new master is up to chance.
+    for seed in 0..16 {
+        let mut c = Cluster::new(seed, 3);
+        mastered_by(&mut c, 3, 0);
+        let holder = granted(&mut c, 1, 0, Mode::Nl, VALBLK);
+        write(&mut c, holder, 57);
+        converted(&mut c, holder, Mode::Pr, VALBLK, 0);
+        let waiter = c.request(2, 0, Mode::Ex, VALBLK, &ZERO).unwrap();
+        c.settle();
+        c.crash(3);
+        c.give_up_behind(1 + seed as u32 % 2);
+        c.recover(false);
+        c.settle();
+        c.news.clear();
+        assert!(c.unlock(holder, 0, &ZERO));
+        let told = outcome(&mut c, waiter);
+        let expected = (Status::Granted, 0, Some(Mode::Ex), Some(value(57).to_vec()));
+        assert_eq!(told, expected, "seed {seed}");
+        c.finish();
+    }
+}

@@ -574,6 +574,17 @@ impl Cluster {
         }
     }
 
+    /// A recovery that is given up when only one node has made its resources whole.
+    #[allow(dead_code, reason = "each test file uses its part of this one")]
+    pub(crate) fn give_up_behind(&mut self, whole: u32) {
+        for step in 0..6 {
+            self.recovery_step(step);
+        }
+        for shard in 0..1 << SHARD_BITS {
+            self.call(whole, shard, |shard, _| shard.repair().unwrap());
+        }
+    }
+
     fn recovery_step(&mut self, step: usize) {
         self.tell(format!("step {step}"));
         let gone = self.gone.clone();

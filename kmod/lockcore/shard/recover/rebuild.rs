@@ -143,7 +143,11 @@ impl<O> Shard<O> {
         }
         if self.resource(r).is(state::HAD_COPIES) {
             if let Some(i) = self.find_copy(r, from, image.lkid) {
-                self.offer_lvb(r, granted, image.exflags, image.lvbseq, image.lvb);
+                // Once the resource is whole its value block is the best there was, and nothing
+                // of how good it was is known any more.
+                if self.resource(r).is(state::REBUILDING) {
+                    self.offer_lvb(r, granted, image.exflags, image.lvbseq, image.lvb);
+                }
                 return Ok((self.id_of(i).raw(), EEXIST));
             }
         }

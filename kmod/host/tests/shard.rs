@@ -792,3 +792,38 @@ fn a_lock_from_an_interrupted_recovery_is_not_taken_in_twice() {
     assert_eq!(shard.counts().locks, 2);
     shard.check().unwrap();
 }
+
+#[test]
+fn who_was_called_master_stays_it_when_the_directory_node_forgets_the_resource() {
+    let (mut shard, mut fx) = shard(4);
+    let all = [members(1, &[1, 2, 3, 4]), members(1, &[1, 2, 3])];
+    let is_ours = |name: &ResourceName| {
+        let hash = name_hash(name.as_bytes());
+        all.iter()
+            .all(|members| members.directory_node(hash) == NodeId(1))
+    };
+    let name = (0..).map(name).find(is_ours).unwrap();
+    let lookup = Message {
+        lkid: 7,
+        extra: name.as_bytes(),
+        ..Message::new(MessageKind::Lookup)
+    };
+    shard.receive(0, NodeId(4), &lookup, &mut fx);
+    let id = shard
+        .request(0, &name, asking(Mode::Nl, 0, 1), &mut fx)
+        .unwrap();
+    let taken = reply(MessageKind::RequestReply, id, 0);
+    shard.receive(0, NodeId(4), &taken, &mut fx);
+    shard.unlock(0, id, 0, None, |_| {}, &mut fx).unwrap();
+    // Node 2 has the answer, or loses it with an attempt that is given up.
+    for _attempt in 0..2 {
+        shard.stop();
+        shard.begin(all[1].clone(), &[NodeId(4)]);
+        assert_eq!(shard.claim_or_lookup(&name, NodeId(2)), Ok(NodeId(2)));
+    }
+    // The unlock was sent to a node that is gone: that was the last lock here.
+    shard.waiters_first_pass(0, &[NodeId(4)], &mut fx);
+    assert_eq!(shard.counts().resources, 0);
+    assert_eq!(shard.claim_or_lookup(&name, NodeId(3)), Ok(NodeId(2)));
+    shard.check().unwrap();
+}

@@ -218,7 +218,9 @@ impl<O> Shard<O> {
         let recorded = self.directory.master(hash, name.as_bytes());
         let known_master = recorded.or(known).filter(|_| !fault(Fault::EveryoneMaster));
         let master = known_master.unwrap_or(asker);
-        if recorded.is_none() && known.is_none() && master != own {
+        if recorded.is_none() && master != own {
+            // Also what an earlier attempt has decided: the asker goes by this answer, and this
+            // node may forget the resource before the recovery is over.
             self.directory.set(hash, name, master)?;
         }
         if !r.is_none() && known.is_none() {

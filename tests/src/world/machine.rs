@@ -441,8 +441,13 @@ impl World {
                 String::from_utf8_lossy(m.extra)
             ),
             (None, Some(r)) => format!(
-                "{:?} result {:#x} id {} seq {:x} reply {:x}",
-                r.kind, r.result, r.id, r.seq, r.seq_reply
+                "{:?} result {:#x} id {} seq {:x} reply {:x} {}",
+                r.kind,
+                r.result,
+                r.id,
+                r.seq,
+                r.seq_reply,
+                r.payload.escape_ascii()
             ),
             (None, None) => "?".into(),
         };

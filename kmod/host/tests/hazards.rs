@@ -442,3 +442,32 @@ fn a_value_that_was_found_is_kept_when_locks_are_made_known_again() {
         c.finish();
     }
 }
+
+#[test]
+fn who_is_in_the_way_of_conversions_out_of_order_is_told() {
+    // Who becomes the new master is up to chance.
+    for seed in 0..16 {
+        let (first, second) = (1 + seed as u32 % 2, 2 - seed as u32 % 2);
+        let mut c = Cluster::new(seed, 4);
+        mastered_by(&mut c, 3, 0);
+        let one = granted(&mut c, first, 0, Mode::Pw, 0);
+        let other = granted(&mut c, second, 0, Mode::Nl, 0);
+        let third = granted(&mut c, 4, 0, Mode::Cr, 0);
+        c.news.clear();
+        // What the master tells the third is lost with it.
+        for (node, lock, mode) in [(first, one, Mode::Ex), (second, other, Mode::Pr)] {
+            assert!(c.convert(lock, mode, 0, &ZERO));
+            while c.deliver_between(node, 3) || c.deliver_between(3, node) {}
+        }
+        c.crash(3);
+        c.recover(false);
+        c.settle();
+        let is_told =
+            |(lock, told): &(u32, Told)| *lock == third && matches!(told, Told::Blocking(_));
+        assert!(c.news.iter().any(is_told), "seed {seed}");
+        assert!(c.unlock(third, 0, &ZERO));
+        c.settle();
+        assert_eq!(c.locks[&one].holds, Some(Mode::Ex), "seed {seed}");
+        c.finish();
+    }
+}

@@ -323,8 +323,11 @@ impl<O> Shard<O> {
             self.tell_holders(r, high, still.cw, fx);
         }
         let rsb = self.resource_mut(r);
-        if rsb.queue(Queue::Convert).is_empty() && rsb.queue(Queue::Wait).is_empty() {
-            rsb.set(NO_ORDER, false);
+        if rsb.queue(Queue::Convert).is_empty() {
+            rsb.set(UNORDERED, false);
+            if rsb.queue(Queue::Wait).is_empty() {
+                rsb.set(NO_ORDER, false);
+            }
         }
     }
 
@@ -353,6 +356,10 @@ impl<O> Shard<O> {
                     Verdict::Deadlock => {
                         if self.lock(at).has(NODLCKWT) {
                             self.tell_deadlocked(at, fx);
+                        }
+                        if self.resource(r).is(UNORDERED) {
+                            // It is granted when nobody else is in the way.
+                            pass.note(self.lock(at).requested);
                         }
                     }
                     Verdict::No => pass.note(self.lock(at).requested),

@@ -104,7 +104,7 @@ impl DaemonError {
 }
 
 /// An agent run that ended.
-type AgentResult = (NodeId, Result<String, String>);
+type AgentResult = (NodeId, u64, Result<String, String>);
 
 /// fenced at work.
 pub(crate) struct Daemon {
@@ -181,8 +181,8 @@ impl Daemon {
                     Err(error) => Err(error.into()),
                 },
                 input = self.server.next() => self.handle_client(input).await,
-                Some((node, result)) = self.agents.1.recv() => {
-                    self.handle_agent(node, result).await
+                Some((node, run, result)) = self.agents.1.recv() => {
+                    self.handle_agent(node, run, result).await
                 }
                 () = tokio::time::sleep(timer) => {
                     let now = self.now();
@@ -274,9 +274,10 @@ impl Daemon {
             Effect::Send(message) => self.send(&message).await?,
             Effect::Fence {
                 node,
+                run,
                 attempt,
                 verbose,
-            } => self.fence(node, attempt, verbose),
+            } => self.fence(node, run, attempt, verbose),
             Effect::Changed => self.tell(),
             Effect::Answered { request } => {
                 self.tell();
@@ -313,7 +314,7 @@ impl Daemon {
         Ok(())
     }
 
-    fn fence(&mut self, node: NodeId, attempt: u32, verbose: bool) {
+    fn fence(&mut self, node: NodeId, run: u64, attempt: u32, verbose: bool) {
         let name = self.name(node).to_owned();
         if verbose {
             tracing::info!(%node, name, attempt, "fencing");
@@ -328,7 +329,7 @@ impl Daemon {
         tokio::spawn(async move {
             let result = agent::fence(&name, &methods).await;
             // The daemon is gone when nobody receives this.
-            let _ = results.send((node, result)).await;
+            let _ = results.send((node, run, result)).await;
         });
         self.verbose = verbose;
     }
@@ -336,6 +337,7 @@ impl Daemon {
     async fn handle_agent(
         &mut self,
         node: NodeId,
+        run: u64,
         result: Result<String, String>,
     ) -> Result<(), DaemonError> {
         let name = self.name(node).to_owned();
@@ -352,7 +354,7 @@ impl Daemon {
         let at = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         let at = at.map_or(0, |since| since.as_secs());
         let success = result.is_ok();
-        self.domain_step(|domain, fx| domain.handle_agent(now, node, success, at, fx))
+        self.domain_step(|domain, fx| domain.handle_agent(now, node, run, success, at, fx))
             .await
     }
 

@@ -32,6 +32,8 @@ pub struct Plan {
     pub lost_percent: u64,
     /// Datagrams that come twice, percent.
     pub doubled_percent: u64,
+    /// Longest time that a fence agent needs to say what it has done, ms.
+    pub agent_ms: u64,
     /// Fence agents that fail, percent.
     pub agent_fails_percent: u64,
     /// Allocations fail for a while now and then.
@@ -75,6 +77,7 @@ impl Plan {
             lvb_percent: random.pick(&[0, 50, 100]).unwrap_or(0),
             lost_percent: random.pick(&[0, 1, 8]).unwrap_or(0),
             doubled_percent: random.pick(&[0, 5]).unwrap_or(0),
+            agent_ms: random.pick(&[10, 300, 15_000]).unwrap_or(10),
             agent_fails_percent: random.pick(&[0, 30]).unwrap_or(0),
             short_memory: random.percent(25),
             leaves: random.percent(40),

@@ -76,6 +76,7 @@ enum Event {
         node: u32,
         process: u64,
         victim: u32,
+        run: u64,
         success: bool,
     },
     /// Something in a dlm_controld is due.
@@ -399,8 +400,9 @@ impl World {
                 node,
                 process,
                 victim,
+                run,
                 success,
-            } => self.agent_says(node, process, victim, success),
+            } => self.agent_says(node, process, victim, run, success),
             Event::DaemonTimer { node, process } => self.daemon_timer(node, process),
             Event::Report {
                 node,

@@ -112,6 +112,8 @@ pub enum Effect {
     Fence {
         /// The victim.
         node: NodeId,
+        /// Number of the run: its result counts for nothing else.
+        run: u64,
         /// Which attempt, from 1.
         attempt: u32,
         /// Whether to log it in full.
@@ -204,7 +206,10 @@ enum Knowledge {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Agent {
     Idle,
-    Running(NodeId),
+    Running {
+        node: NodeId,
+        run: u64,
+    },
     /// Failed; not before this time again.
     Pausing(Instant),
 }
@@ -228,6 +233,10 @@ pub struct Domain {
     not_before: BTreeMap<NodeId, Instant>,
     history: BTreeMap<NodeId, Record>,
     agent: Agent,
+    /// Agent runs so far.
+    runs: u64,
+    /// The victim as it was when the last run began.
+    target: Option<Victim>,
     attempts: BTreeMap<NodeId, u32>,
 }
 
@@ -248,6 +257,8 @@ impl Domain {
             not_before: BTreeMap::new(),
             history: BTreeMap::new(),
             agent: Agent::Idle,
+            runs: 0,
+            target: None,
             attempts: BTreeMap::new(),
         }
     }
@@ -309,7 +320,7 @@ impl Domain {
     #[must_use]
     pub fn fencing(&self) -> Option<NodeId> {
         match self.agent {
-            Agent::Running(node) => Some(node),
+            Agent::Running { node, .. } => Some(node),
             Agent::Idle | Agent::Pausing(_) => None,
         }
     }
@@ -327,7 +338,7 @@ impl Domain {
             return Wait::Quorum;
         }
         match self.agent {
-            Agent::Running(_) => Wait::Fencing,
+            Agent::Running { .. } => Wait::Fencing,
             Agent::Idle | Agent::Pausing(_) if self.next_timeout().is_some() => Wait::Delay,
             Agent::Idle | Agent::Pausing(_) => Wait::Fencing,
         }
@@ -341,7 +352,7 @@ impl Domain {
         }
         let due = self.targets().map(|(_, due)| due).min()?;
         match self.agent {
-            Agent::Running(_) => None,
+            Agent::Running { .. } => None,
             Agent::Idle => Some(due),
             Agent::Pausing(until) => Some(until.max(due)),
         }
@@ -464,23 +475,27 @@ impl Domain {
         self.act(now, fx);
     }
 
-    /// The agents of a [`Effect::Fence`] have ended. `at` is the wall clock,
-    /// seconds since the epoch.
+    /// The agents of the [`Effect::Fence`] of this run have ended. `at` is the
+    /// wall clock, seconds since the epoch.
     pub fn handle_agent(
         &mut self,
         now: Instant,
         node: NodeId,
+        run: u64,
         success: bool,
         at: u64,
         fx: &mut Vec<Effect>,
     ) {
-        if self.agent != Agent::Running(node) {
-            // It was cleared while the agent ran.
+        if self.agent != (Agent::Running { node, run }) {
+            // It was cleared while the agent ran. Perhaps it is a victim again: what it does now
+            // this run has not ended.
             return;
         }
         self.agent = Agent::Idle;
         fx.push(Effect::Changed);
         match self.victims.get(&node) {
+            // It failed again meanwhile, in another life.
+            Some(victim) if success && self.target.as_ref() != Some(victim) => {}
             Some(victim) if success => {
                 let ended = victim.incarnation;
                 let record = Record {
@@ -495,7 +510,7 @@ impl Domain {
                     record,
                 }));
                 // Until that message comes back, nothing else is to be done here.
-                self.agent = Agent::Running(node);
+                self.agent = Agent::Running { node, run };
             }
             Some(_) => self.agent = Agent::Pausing(now.after(RETRY_DELAY_MS)),
             None => {}
@@ -729,7 +744,7 @@ impl Domain {
         self.not_before.remove(&node);
         self.attempts.remove(&node);
         self.history.insert(node, record);
-        if self.agent == Agent::Running(node) {
+        if self.fencing() == Some(node) {
             self.agent = Agent::Idle;
         }
         fx.push(Effect::Cleared { node, record });
@@ -750,10 +765,14 @@ impl Domain {
         };
         let attempt = tries(&node).saturating_add(1);
         self.attempts.insert(node, attempt);
-        self.agent = Agent::Running(node);
+        self.runs += 1;
+        let run = self.runs;
+        self.agent = Agent::Running { node, run };
+        self.target = self.victims.get(&node).cloned();
         let verbose = attempt <= LOG_FULL || attempt.is_multiple_of(LOG_EVERY);
         fx.push(Effect::Fence {
             node,
+            run,
             attempt,
             verbose,
         });

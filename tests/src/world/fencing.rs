@@ -107,7 +107,9 @@ impl World {
         for effect in effects {
             match effect {
                 Effect::Send(message) => self.send_fenced(node, &message)?,
-                Effect::Fence { node: victim, .. } => self.run_agent(node, victim.0),
+                Effect::Fence {
+                    node: victim, run, ..
+                } => self.run_agent(node, victim.0, run),
                 Effect::Changed => self.tell_state(node),
                 Effect::Answered { .. } => {}
                 effect @ (Effect::Accused { .. } | Effect::Cleared { .. } | Effect::Known) => {
@@ -289,12 +291,13 @@ impl World {
     }
 
     /// An agent is started; it acts after a while, and says so later.
-    fn run_agent(&mut self, node: u32, victim: u32) {
+    fn run_agent(&mut self, node: u32, victim: u32, run: u64) {
         let Some((_, process)) = self.running(node, Who::Fenced) else {
             return;
         };
         let act_ms = self.random.within(10, AGENT_MS);
-        let say_ms = act_ms + self.random.within(0, self.plan.daemon_ms);
+        // It may look for long whether what it did had its effect.
+        let say_ms = act_ms + self.random.within(0, self.plan.agent_ms);
         let fails = !self.healed && self.random.percent(self.plan.agent_fails_percent);
         trace!(
             self,
@@ -310,6 +313,7 @@ impl World {
                 node,
                 process,
                 victim,
+                run,
                 success: !fails,
             },
         );
@@ -332,6 +336,7 @@ impl World {
         node: u32,
         process: u64,
         victim: u32,
+        run: u64,
         success: bool,
     ) -> Result<(), Violation> {
         if self.running(node, Who::Fenced) != Some((Who::Fenced, process)) {
@@ -339,7 +344,7 @@ impl World {
         }
         let at = self.now_ms / 1_000;
         self.domain(node, |domain, now, fx| {
-            domain.handle_agent(now, NodeId(victim), success, at, fx);
+            domain.handle_agent(now, NodeId(victim), run, success, at, fx);
         })
     }
 }

@@ -25,6 +25,8 @@ struct Bus {
     pending: std::collections::VecDeque<(NodeId, Message)>,
     /// Agents started: (by, victim).
     fenced: Vec<(NodeId, NodeId)>,
+    /// Number of the last of them.
+    runs: BTreeMap<(NodeId, NodeId), u64>,
     clean_start: bool,
 }
 
@@ -39,6 +41,7 @@ impl Bus {
             group_view: 0,
             pending: std::collections::VecDeque::new(),
             fenced: Vec::new(),
+            runs: BTreeMap::new(),
             clean_start: true,
         }
     }
@@ -82,7 +85,12 @@ impl Bus {
         for effect in fx {
             match effect {
                 Effect::Send(message) => self.pending.push_back((node, message)),
-                Effect::Fence { node: victim, .. } => self.fenced.push((node, victim)),
+                Effect::Fence {
+                    node: victim, run, ..
+                } => {
+                    self.runs.insert((node, victim), run);
+                    self.fenced.push((node, victim));
+                }
                 Effect::Changed
                 | Effect::Answered { .. }
                 | Effect::Accused { .. }
@@ -175,9 +183,15 @@ impl Bus {
         }
     }
 
+    /// The last agent of one node against another ends.
     fn agent(&mut self, by: NodeId, victim: NodeId, success: bool) {
+        let run = self.runs[&(by, victim)];
+        self.agent_run(by, victim, run, success);
+    }
+
+    fn agent_run(&mut self, by: NodeId, victim: NodeId, run: u64, success: bool) {
         self.one(by, |domain, now, fx| {
-            domain.handle_agent(now, victim, success, 1000, fx)
+            domain.handle_agent(now, victim, run, success, 1000, fx)
         });
     }
 
@@ -467,6 +481,24 @@ fn an_agent_result_for_a_victim_cleared_meanwhile_changes_nothing() {
         bus.domains[&N1].history().next().unwrap().1.how,
         How::Override
     );
+}
+
+#[test]
+fn a_late_result_does_not_clear_the_victim_of_a_later_boot() {
+    let mut bus = Bus::three();
+    bus.kill(2);
+    let late = bus.runs[&(N1, N2)];
+    // It was reset at once, the agent goes on checking; then it fails again.
+    bus.cluster_join(&[2]);
+    assert_eq!(bus.victims(N1), []);
+    bus.kill(2);
+    assert_eq!(bus.fenced, [(N1, N2), (N1, N2)]);
+    bus.agent_run(N1, N2, late, true);
+    bus.run();
+    assert_eq!(bus.victims(N1), [N2], "the second failure is not fenced");
+    bus.agent(N1, N2, true);
+    bus.run();
+    assert_eq!(bus.victims(N1), []);
 }
 
 #[test]

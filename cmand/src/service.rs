@@ -311,6 +311,8 @@ impl Service<'_> {
     /// A client that is gone without leaving its groups has failed in them.
     fn handle_gone(&mut self, client: ClientId) -> Result<(), Error> {
         let name = self.subscribers.remove(&client);
+        // In the order of their names, and all before the client's successor can join any: whoever
+        // sees that one in the first group knows that the failure in the others was before.
         let groups = self.owners.iter().filter(|(_, owner)| **owner == client);
         let groups: Vec<String> = groups.map(|(group, _)| group.clone()).collect();
         for group in groups {

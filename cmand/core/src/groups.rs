@@ -171,15 +171,20 @@ impl Groups {
 
     /// Nodes are gone from the cluster, and others are new in it: one change per group that had
     /// any. A node that failed is a matter of the cluster's view from now on; a new life of one
-    /// that left has nothing of what a client of its last one had.
+    /// that left has nothing of what a client of its last one had. Of one that left after its
+    /// client failed, members that saw it take care, if there are any.
     pub fn change_view(
         &mut self,
         gone: &BTreeMap<NodeId, Departure>,
         joined: &[NodeId],
     ) -> Vec<Change> {
-        let is_over =
-            |node: &NodeId| joined.contains(node) || gone.get(node) == Some(&Departure::NodeFailed);
         for group in self.groups.values_mut() {
+            let seen = group.members.iter().any(|node| !gone.contains_key(node));
+            let is_over = |node: &NodeId| match gone.get(node) {
+                Some(Departure::NodeFailed) => true,
+                Some(Departure::Left | Departure::ProcessFailed) => seen,
+                None => joined.contains(node),
+            };
             group.lost.retain(|node| !is_over(node));
         }
         self.groups
@@ -318,6 +323,12 @@ mod tests {
             groups.change_view(&BTreeMap::new(), &[one]);
             assert!(groups.join("a", two).unwrap().lost.is_empty());
         }
+        // Who saw it fail takes care.
+        let mut groups = Groups::default();
+        groups.join("a", two).unwrap();
+        failed(&mut groups);
+        groups.change_view(&BTreeMap::from([(one, Departure::Left)]), &[]);
+        assert!(groups.join("a", NodeId(3)).unwrap().lost.is_empty());
         let mut groups = Groups::default();
         groups.join("a", one).unwrap();
         groups.depart("a", one, Departure::Left).unwrap();

@@ -372,7 +372,13 @@ impl Controld {
             lockspace.stage = Stage::Member;
         }
         stop(name, lockspace, fx);
-        for node in lockspace.note_change(group, self.config.node) {
+        let joins = group.joined.contains(&self.config.node);
+        // A daemon joins the own group only when its kernel has no lockspaces,
+        // and cmand lets the one before fail there first: nothing is left.
+        let is_back = |node: &&NodeId| self.own.members().contains(node);
+        let lost = group.lost.iter().filter(|node| joins && !is_back(node));
+        let lost: Vec<NodeId> = lost.copied().collect();
+        for node in lockspace.note_change(group, &lost) {
             self.accuse(now, node);
         }
         fx.push(Effect::Notice(Notice::Changing {

@@ -155,15 +155,13 @@ impl Lockspace {
         self.started.is_none()
     }
 
-    /// Takes a group view that this node, `own`, is in. Returns the members
-    /// whose daemon failed, now or before this node joined.
-    pub(crate) fn note_change(&mut self, group: &GroupView, own: NodeId) -> Vec<NodeId> {
+    /// Takes a group view that this node is in; `lost` are those whose daemon
+    /// failed before it joined. Returns the members whose daemon failed.
+    pub(crate) fn note_change(&mut self, group: &GroupView, lost: &[NodeId]) -> Vec<NodeId> {
         let mut daemons = Vec::new();
-        if group.joined.contains(&own) {
-            for node in &group.lost {
-                self.note_departure(*node, Departure::ProcessFailed, group);
-                daemons.push(*node);
-            }
+        for node in lost {
+            self.note_departure(*node, Departure::ProcessFailed, group);
+            daemons.push(*node);
         }
         for (node, why) in &group.departed {
             self.note_departure(*node, *why, group);

@@ -32,6 +32,13 @@ pub(super) struct Cmand {
     timer_ms: Option<u64>,
 }
 
+impl Cmand {
+    /// Whether this node may act for the cluster.
+    pub(super) fn is_quorate(&self) -> bool {
+        self.quorate == Some(true) && !self.expelled
+    }
+}
+
 /// What cmand tells the kernel.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Update {

@@ -9,7 +9,8 @@ use fenced_core::Domain;
 
 use super::daemon::Daemon;
 use super::fencing::Fenced;
-use super::machine::Mount;
+use super::machine::{Machine, Mount};
+use super::membership::Cmand;
 use super::{Event, World, trace};
 use crate::truth::Violation;
 use dlm_controld_core::FenceState;
@@ -229,8 +230,16 @@ impl World {
         self.after(OPERATOR_MS, Event::Operator { node, life });
     }
 
-    /// An operator resets a machine that said so.
+    /// An operator resets a machine that said so, unless the cluster is about to do it.
     pub(super) fn operator(&mut self, node: u32) {
+        let sees_to_it = |machine: &Machine| {
+            let quorate = machine.cmand.as_ref().is_some_and(Cmand::is_quorate);
+            let fenced = machine.fenced.as_ref();
+            quorate && fenced.is_some_and(|fenced| fenced.victims().contains(&node))
+        };
+        if self.machines.values().any(sees_to_it) {
+            return self.need_reset(node);
+        }
         trace!(self, "node {node} is reset by its operator");
         self.power_off(node);
         self.after(1_000, Event::Boot { node });

@@ -206,8 +206,11 @@ enum Knowledge {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Agent {
     Idle,
+    /// Against this life of a node; or it has ended well, and the message that
+    /// says so is on its way.
     Running {
         node: NodeId,
+        incarnation: Option<u64>,
         run: u64,
     },
     /// Failed; not before this time again.
@@ -235,8 +238,6 @@ pub struct Domain {
     agent: Agent,
     /// Agent runs so far.
     runs: u64,
-    /// The victim as it was when the last run began.
-    target: Option<Victim>,
     attempts: BTreeMap<NodeId, u32>,
 }
 
@@ -258,7 +259,6 @@ impl Domain {
             history: BTreeMap::new(),
             agent: Agent::Idle,
             runs: 0,
-            target: None,
             attempts: BTreeMap::new(),
         }
     }
@@ -486,16 +486,22 @@ impl Domain {
         at: u64,
         fx: &mut Vec<Effect>,
     ) {
-        if self.agent != (Agent::Running { node, run }) {
+        let running = self.agent;
+        let incarnation = match running {
+            Agent::Running {
+                run: known,
+                incarnation,
+                ..
+            } if known == run => incarnation,
             // It was cleared while the agent ran. Perhaps it is a victim again: what it does now
             // this run has not ended.
-            return;
-        }
+            Agent::Running { .. } | Agent::Idle | Agent::Pausing(_) => return,
+        };
         self.agent = Agent::Idle;
         fx.push(Effect::Changed);
         match self.victims.get(&node) {
-            // It failed again meanwhile, in another life.
-            Some(victim) if success && self.target.as_ref() != Some(victim) => {}
+            // Another life of it failed meanwhile.
+            Some(victim) if success && victim.incarnation != incarnation => {}
             Some(victim) if success => {
                 let ended = victim.incarnation;
                 let record = Record {
@@ -510,7 +516,7 @@ impl Domain {
                     record,
                 }));
                 // Until that message comes back, nothing else is to be done here.
-                self.agent = Agent::Running { node, run };
+                self.agent = running;
             }
             Some(_) => self.agent = Agent::Pausing(now.after(RETRY_DELAY_MS)),
             None => {}
@@ -642,6 +648,9 @@ impl Domain {
                 let same = |now: &Victim| now.incarnation == victim.incarnation;
                 if self.victims.get(&node).is_some_and(same) {
                     self.clear(node, record, fx);
+                } else if record.by == self.config.node && self.fencing() == Some(node) {
+                    // It went out before that later life failed; nothing else would follow.
+                    self.agent = Agent::Idle;
                 }
             }
             Heard::Accuse {
@@ -767,8 +776,12 @@ impl Domain {
         self.attempts.insert(node, attempt);
         self.runs += 1;
         let run = self.runs;
-        self.agent = Agent::Running { node, run };
-        self.target = self.victims.get(&node).cloned();
+        let incarnation = self.victims.get(&node).and_then(|v| v.incarnation);
+        self.agent = Agent::Running {
+            node,
+            incarnation,
+            run,
+        };
         let verbose = attempt <= LOG_FULL || attempt.is_multiple_of(LOG_EVERY);
         fx.push(Effect::Fence {
             node,

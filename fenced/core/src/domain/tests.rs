@@ -502,6 +502,47 @@ fn a_late_result_does_not_clear_the_victim_of_a_later_boot() {
 }
 
 #[test]
+fn an_accused_member_that_leaves_the_view_while_its_agent_runs_is_reset_once() {
+    let mut bus = Bus::three();
+    let accuse = Message::Accuse {
+        node: N2,
+        boot_id: None,
+        reason: "its dlm_controld died".into(),
+        request: 5,
+    };
+    bus.pending.push_back((N3, accuse));
+    bus.run();
+    bus.kill(2);
+    bus.agent(N1, N2, true);
+    bus.run();
+    assert_eq!(bus.victims(N1), []);
+    assert_eq!(bus.fenced, [(N1, N2)]);
+}
+
+#[test]
+fn a_life_that_fails_while_the_word_about_the_last_one_is_on_its_way_is_fenced() {
+    let mut bus = Bus::three();
+    let old = bus.cluster[&N2].clone();
+    bus.kill(2);
+    // cmand is back on the same boot: that ends nothing.
+    let again = Member {
+        incarnation: 7777,
+        ..old
+    };
+    bus.cluster.insert(N2, again.clone());
+    bus.cluster_view(Vec::new());
+    bus.agent(N1, N2, true);
+    bus.cluster.remove(&N2);
+    bus.cluster_view(vec![again]);
+    bus.run();
+    assert_eq!(bus.victims(N1), [N2]);
+    assert_eq!(bus.fenced, [(N1, N2), (N1, N2)]);
+    bus.agent(N1, N2, true);
+    bus.run();
+    assert_eq!(bus.victims(N1), []);
+}
+
+#[test]
 fn a_message_about_an_earlier_life_does_not_clear_a_later_one() {
     let mut bus = Bus::three();
     bus.kill(2);

@@ -46,8 +46,8 @@ use kernel::{
     }, //
 };
 
-use crate::capi::Caller;
 use crate::device::OpenFile;
+use crate::ffi::caller::Caller;
 use crate::ffi::time::cond_resched;
 use crate::lockcore::lvb;
 use crate::lockcore::mode::Mode;
@@ -579,7 +579,7 @@ impl WorkItem for Callbacks {
                 Taken::Kernel(Event::Completion(done)) => {
                     done.caller.complete(done.status, done.sb_flags);
                 }
-                Taken::Kernel(Event::Blocking(caller, mode)) => caller.blocking(mode),
+                Taken::Kernel(Event::Blocking(caller, mode)) => caller.blocking(mode as c_int),
                 Taken::User(_) => {}
             }
             owner.check_lost();

@@ -1,14 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The C interface for file systems: the eight exported symbols of `include/linux/dlm.h` and
-//! `include/linux/dlm_plock.h`, and what they leave with the module: pointers of the caller
-//! ([`Caller`], [`Ops`]). The only `#[no_mangle]` functions of the module.
+//! `include/linux/dlm_plock.h`. The only `#[no_mangle]` functions of the module.
 //!
 //! Nothing is decided here. A function checks its pointers, turns them into types that can be
-//! used without `unsafe`, and calls `lockspace.rs`.
+//! used without `unsafe` (`ffi/caller.rs` has the rule behind those that are kept), and calls
+//! `lockspace.rs`.
 //!
-//! The rule behind every pointer kept here is the one of the C header: the status block, the value
-//! block and the callback arguments of an accepted operation belong to the lock manager until the
-//! completion of that operation was called, and blocking callbacks may come until the lock is gone.
 //! A lockspace created with `DLM_LSFL_SOFTIRQ` promises that its callbacks do not sleep; here they
 //! run in process context like all others, which such callbacks must bear anyway.
 
@@ -27,8 +24,14 @@ use kernel::{
     }, //
 };
 
+use crate::ffi::caller::{
+    Ast,
+    Bast,
+    Caller,
+    LockspaceOps,
+    Ops, //
+};
 use crate::lockcore::flags;
-use crate::lockcore::mode::Mode;
 use crate::lockspace::{
     self,
     CreateArgs,
@@ -37,7 +40,6 @@ use crate::lockspace::{
 use crate::uapi::lock::{
     Lksb,
     Release,
-    Slot,
     LOCKSPACE_NAME_MAX,
     LSFL_FS, //
 };
@@ -72,141 +74,6 @@ export_symbol_gpl!(
     dlm_posix_cancel,
     dlm_posix_get,
 );
-
-/// Completion callback of C.
-type Ast = unsafe extern "C" fn(*mut c_void);
-/// Blocking callback of C.
-type Bast = unsafe extern "C" fn(*mut c_void, c_int);
-
-/// What a kernel caller gave with its last accepted operation on a lock.
-///
-/// # Invariants
-///
-/// Made only from arguments of `dlm_lock()` and `dlm_unlock()`: while the lock lives and the
-/// operation is not completed, `lksb` may be written, `lvb` if not null has the lockspace's value
-/// block length, and the callbacks may be called with `astarg`.
-#[derive(Clone, Copy)]
-pub(crate) struct Caller {
-    ast: Ast,
-    bast: Option<Bast>,
-    astarg: *mut c_void,
-    lksb: *mut Lksb,
-    lvb: *mut u8,
-}
-
-// SAFETY: by the rule of the C header the pointers are not bound to the calling task.
-unsafe impl Send for Caller {}
-// SAFETY: nothing behind the pointers is touched through a shared reference but as the rule says.
-unsafe impl Sync for Caller {}
-
-impl Caller {
-    /// The same with another callback argument, as an unlock gives it.
-    pub(crate) fn with_astarg(&self, astarg: *mut c_void) -> Self {
-        Self { astarg, ..*self }
-    }
-
-    /// Whether blocking callbacks are wanted.
-    pub(crate) fn wants_blocking(&self) -> bool {
-        self.bast.is_some()
-    }
-
-    /// Stores the id of a new lock.
-    pub(crate) fn store_lkid(&self, lkid: u32) {
-        // SAFETY: by the invariants; callers of this make sure that nothing is completed yet.
-        unsafe { (*self.lksb).sb_lkid = lkid };
-    }
-
-    /// Copies the value block out to the caller.
-    pub(crate) fn store_lvb(&self, bytes: &[u8]) {
-        if self.lvb.is_null() {
-            return;
-        }
-        // SAFETY: by the invariants, and all value blocks of a lockspace have the same length.
-        unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr(), self.lvb, bytes.len()) };
-    }
-
-    /// The caller's value block, if it has one.
-    pub(crate) fn lvb(&self, len: usize) -> Option<&[u8]> {
-        if self.lvb.is_null() {
-            return None;
-        }
-        // SAFETY: by the invariants; the caller does not write to it meanwhile.
-        Some(unsafe { core::slice::from_raw_parts(self.lvb, len) })
-    }
-
-    /// Stores the status and calls the completion.
-    pub(crate) fn complete(&self, status: i32, sb_flags: u8) {
-        // SAFETY: by the invariants: this is the completion that gives the block back.
-        unsafe {
-            (*self.lksb).sb_status = status;
-            (*self.lksb).sb_flags = sb_flags;
-        }
-        // SAFETY: by the invariants. The callback may free `lksb`: it is not used below.
-        unsafe { (self.ast)(self.astarg) };
-    }
-
-    /// Tells that somebody needs `mode`.
-    pub(crate) fn blocking(&self, mode: Mode) {
-        if let Some(bast) = self.bast {
-            // SAFETY: by the invariants.
-            unsafe { bast(self.astarg, mode as c_int) };
-        }
-    }
-}
-
-/// `struct dlm_lockspace_ops`.
-#[derive(Clone, Copy)]
-#[repr(C)]
-pub(crate) struct LockspaceOps {
-    recover_prep: Option<unsafe extern "C" fn(*mut c_void)>,
-    recover_slot: Option<unsafe extern "C" fn(*mut c_void, *mut Slot)>,
-    recover_done: Option<unsafe extern "C" fn(*mut c_void, *mut Slot, c_int, c_int, u32)>,
-}
-
-const _: () = assert!(size_of::<LockspaceOps>() == 24);
-
-/// Recovery callbacks of who created a lockspace.
-///
-/// # Invariants
-///
-/// Made only from arguments of `dlm_new_lockspace()`: the functions may be called with `arg` until
-/// the release of the lockspace has returned.
-pub(crate) struct Ops {
-    table: LockspaceOps,
-    arg: *mut c_void,
-}
-
-// SAFETY: by the rule of the C header the functions may be called from any task.
-unsafe impl Send for Ops {}
-// SAFETY: as for `Send`.
-unsafe impl Sync for Ops {}
-
-impl Ops {
-    /// Locking has stopped.
-    pub(crate) fn recover_prep(&self) {
-        if let Some(f) = self.table.recover_prep {
-            // SAFETY: by the invariants.
-            unsafe { f(self.arg) };
-        }
-    }
-
-    /// This member failed.
-    pub(crate) fn recover_slot(&self, mut slot: Slot) {
-        if let Some(f) = self.table.recover_slot {
-            // SAFETY: by the invariants; `slot` lives for the call, which keeps no pointer to it.
-            unsafe { f(self.arg, &mut slot) };
-        }
-    }
-
-    /// Locking goes on with these members.
-    pub(crate) fn recover_done(&self, slots: &mut [Slot], own_slot: i32, generation: u32) {
-        if let Some(f) = self.table.recover_done {
-            let len = slots.len() as c_int;
-            // SAFETY: by the invariants; `slots` lives for the call, which keeps no pointer to it.
-            unsafe { f(self.arg, slots.as_mut_ptr(), len, own_slot, generation) };
-        }
-    }
-}
 
 fn errno(result: Result<c_int>) -> c_int {
     match result {
@@ -277,11 +144,10 @@ pub(crate) unsafe extern "C" fn dlm_new_lockspace(
         let ops = if ops.is_null() || ops_result.is_null() {
             None
         } else {
-            Some(Ops {
-                // SAFETY: the caller passes a table to read.
-                table: unsafe { *ops },
-                arg: ops_arg,
-            })
+            // SAFETY: the caller passes a table to read.
+            let table = unsafe { *ops };
+            // SAFETY: the caller promises what `Ops` wants.
+            Some(unsafe { Ops::new(table, ops_arg) })
         };
         if !ops_result.is_null() {
             // SAFETY: the caller passes a place to write to.
@@ -357,14 +223,8 @@ pub(crate) unsafe extern "C" fn dlm_lock(
         };
         // SAFETY: not null, and the caller lets us read it.
         let (lkid, lvb) = unsafe { ((*lksb).sb_lkid, (*lksb).sb_lvbptr) };
-        // INVARIANT: the caller promises what `Caller` wants.
-        let caller = Caller {
-            ast,
-            bast,
-            astarg,
-            lksb,
-            lvb,
-        };
+        // SAFETY: the caller promises what `Caller` wants.
+        let caller = unsafe { Caller::new(lksb, lvb, ast, bast, astarg) };
         if flags & flags::CONVERT != 0 {
             ls.convert(lkid, mode, flags, caller)?;
         } else {

@@ -17,7 +17,6 @@ mod lockspace;
 #[allow(dead_code, unreachable_pub)]
 mod platform;
 mod plock;
-mod recoverd;
 mod transport;
 #[allow(dead_code, unreachable_pub)]
 mod uapi;

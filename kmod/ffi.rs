@@ -4,6 +4,7 @@
 //! With `capi.rs` and `uapi/` the only place where `unsafe` is allowed. A file here knows nothing
 //! of locks and nodes; what is declared `pub(crate)` can be used without knowing C.
 
+pub(crate) mod caller;
 pub(crate) mod completion;
 pub(crate) mod global;
 pub(crate) mod kthread;

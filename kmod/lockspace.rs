@@ -29,13 +29,15 @@
 //! shares, but for the row of callbacks when it completes. While a recovery blocks a shard,
 //! operations wait at `gate` and try again.
 
+mod delivery;
 mod effects;
+mod handshake;
 mod lifecycle;
 mod operations;
+mod recoverd;
 mod recovery;
 mod registry;
-
-mod handshake;
+mod report;
 
 use kernel::{
     pr_warn_once,
@@ -54,32 +56,33 @@ use crate::callback::{
     Callbacks,
     Owner, //
 };
-use crate::capi::Ops;
 use crate::debugfs::LockspaceFiles;
 use crate::device::{
     LockspaceDevice,
     OpenFile, //
 };
+use crate::ffi::caller::Ops;
 use crate::ffi::completion::Gate;
 use crate::ffi::workqueue::WorkQueue;
 use crate::lockcore::lockspace::Lockspace as Recovery;
 use crate::lockcore::members::NodeId;
 use crate::lockcore::shard::Shard;
-use crate::recoverd::Recoverd;
 use crate::uapi::lock::LOCKSPACE_NAME_MAX;
 use handshake::Handshake;
+use recoverd::Recoverd;
+use recovery::Step;
 
+pub(crate) use delivery::{
+    deliver,
+    Delivered, //
+};
 pub(crate) use lifecycle::{
     create,
     CreateArgs, //
 };
 pub(crate) use recovery::{
-    deliver,
     role_closed,
-    stop_all,
-    Delivered,
-    Info,
-    Step, //
+    stop_all, //
 };
 pub(crate) use registry::{
     count,
@@ -88,6 +91,7 @@ pub(crate) use registry::{
     find_by_name,
     for_each, //
 };
+pub(crate) use report::Info;
 
 /// Makes the lockspaces' statics usable; when the module is loaded, before everything else.
 pub(crate) fn init() {

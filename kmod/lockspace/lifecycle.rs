@@ -23,6 +23,7 @@ use kernel::{
 
 use super::{
     handshake::Handshake,
+    recoverd::Recoverd,
     registry::{
         self,
         Found,
@@ -40,10 +41,10 @@ use super::{
     SHARD_BITS, //
 };
 use crate::callback::Callbacks;
-use crate::capi::Ops;
 use crate::control;
 use crate::debugfs::LockspaceFiles;
 use crate::device::LockspaceDevice;
+use crate::ffi::caller::Ops;
 use crate::ffi::completion::Gate;
 use crate::ffi::global::global_mutex;
 use crate::ffi::workqueue::WorkQueue;
@@ -55,7 +56,6 @@ use crate::lockcore::shard::{
     Config,
     Shard, //
 };
-use crate::recoverd::Recoverd;
 use crate::transport;
 use crate::uapi::lock::{
     Release,

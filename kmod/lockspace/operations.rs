@@ -21,11 +21,11 @@ use super::{
     SHARD_BITS, //
 };
 use crate::callback::Owner;
-use crate::capi::Caller;
 use crate::device::{
     Note,
     OpenFile, //
 };
+use crate::ffi::caller::Caller;
 use crate::ffi::memory::NoReclaim;
 use crate::ffi::task;
 use crate::ffi::time::now_ms;

@@ -21,9 +21,7 @@ use super::{
     effects::Fx,
     registry,
     Lockspace,
-    Progress,
-    SHARDS,
-    SHARD_BITS, //
+    Progress, //
 };
 use crate::callback::Owner;
 use crate::control;
@@ -41,45 +39,14 @@ use crate::lockcore::lockspace::{
     State, //
 };
 use crate::lockcore::members::NodeId;
-use crate::lockcore::shard::dump::{
-    header,
-    Format, //
-};
-use crate::lockcore::shard::{
-    Config,
-    Received,
-    Shard, //
-};
-use crate::lockcore::wire::header::{
-    Command,
-    Header, //
-};
-use crate::lockcore::wire::message::{
-    Message,
-    Route, //
-};
-use crate::lockcore::wire::rcom::Rcom;
+use crate::lockcore::shard::Shard;
 use crate::transport;
 use crate::uapi::lock::Slot;
-use crate::uapi::netlink::LsState;
 
 /// How long a recovery waits for memory before it tries again.
 const MEMORY_RETRY_MS: u32 = 10;
 /// How long locks of a closed file that could not be given up wait for the next attempt.
 const CLOSED_RETRY_MS: u64 = 100;
-
-/// What became of a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Delivered {
-    /// It was dealt with, or dropped and counted.
-    Done,
-    /// This node is in no lockspace of that id.
-    UnknownLockspace,
-    /// No memory, nothing changed: deliver it again later, before what came behind it.
-    NoMemory,
-    /// It is not what it says it is.
-    Malformed,
-}
 
 /// When the recovery thread is to call again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,30 +57,6 @@ pub(crate) enum Step {
     WaitUntil(u64),
     /// When woken.
     Idle,
-}
-
-/// What of a lockspace a tool may want to know.
-pub(crate) struct Info {
-    /// Wire id; 0 before the first start.
-    pub(crate) id: u32,
-    /// `LSFL_*`.
-    pub(crate) flags: u32,
-    /// Part of its life.
-    pub(crate) state: LsState,
-    /// Of the last recovery that ended well.
-    pub(crate) generation: u32,
-    /// Of the last stop or start.
-    pub(crate) recover_seq: u64,
-    /// Barriers passed.
-    pub(crate) recover_status: u32,
-    /// Node that recovery waits for, or -1.
-    pub(crate) recover_nodeid: i32,
-    /// Locks, also those of other nodes mastered here.
-    pub(crate) locks: u64,
-    /// Resources, also idle ones.
-    pub(crate) resources: u64,
-    /// Members and their slots.
-    pub(crate) slots: KVec<(NodeId, u32)>,
 }
 
 /// Stops every lockspace as the controller would: it went away.
@@ -141,70 +84,7 @@ pub(crate) fn role_closed() {
     });
 }
 
-/// One packet of a peer: a lock message or a recovery message, its header checked.
-pub(crate) fn deliver(from: NodeId, packet: &[u8]) -> Delivered {
-    let Some(header) = Header::decode(packet) else {
-        return Delivered::Malformed;
-    };
-    let Some(ls) = registry::find_by_id(header.lockspace) else {
-        return Delivered::UnknownLockspace;
-    };
-    match header.command {
-        Command::Message => ls.deliver_message(from, packet),
-        Command::Rcom => ls.deliver_rcom(from, packet),
-        Command::Opts | Command::Ack | Command::Fin => Delivered::Malformed,
-    }
-}
-
 impl Lockspace {
-    fn deliver_message(&self, from: NodeId, packet: &[u8]) -> Delivered {
-        let Some(message) = Message::decode(packet) else {
-            return Delivered::Malformed;
-        };
-        match message.route() {
-            Route::Name(hash) => {
-                self.receive(Config::shard_of_hash(hash, SHARD_BITS), from, &message)
-            }
-            Route::Lock(id) => self.receive(Config::shard_of_id(id, SHARD_BITS), from, &message),
-            Route::All => {
-                for shard in 0..SHARDS as u32 {
-                    // A purge, which may be repeated.
-                    if self.receive(shard, from, &message) == Delivered::NoMemory {
-                        return Delivered::NoMemory;
-                    }
-                }
-                Delivered::Done
-            }
-        }
-    }
-
-    fn receive(&self, shard: u32, from: NodeId, message: &Message<'_>) -> Delivered {
-        let received = self.with_shard(shard as usize, |shard, fx| {
-            shard.receive(now_ms(), from, message, fx)
-        });
-        match received {
-            Received::Done | Received::Dropped => Delivered::Done,
-            Received::NoMemory => Delivered::NoMemory,
-        }
-    }
-
-    fn deliver_rcom(&self, from: NodeId, packet: &[u8]) -> Delivered {
-        let delivered = {
-            let _memory = NoReclaim::enter();
-            let mut recovery = self.recovery.lock();
-            recovery.handle_packet(now_ms(), from, packet, &Reach(self), &mut Outside(self))
-        };
-        // A question is answered by now; only an answer may take recovery on.
-        if Rcom::decode(packet).is_some_and(|rcom| rcom.kind.is_reply()) {
-            self.wake_recoverd();
-        }
-        match delivered {
-            Ok(()) => Delivered::Done,
-            Err(e) if e == ENOMEM => Delivered::NoMemory,
-            Err(_) => Delivered::Malformed,
-        }
-    }
-
     /// Stops all locking: returns when no operation runs any more and recovery has noticed.
     pub(crate) fn stop(&self) -> Result {
         {
@@ -330,63 +210,10 @@ impl Lockspace {
         let _memory = NoReclaim::enter();
         self.recovery.lock().leave(&Reach(self), &mut Outside(self));
     }
-
-    /// What a tool may want to know.
-    pub(crate) fn info(&self) -> Info {
-        let (mut locks, mut resources) = (0u64, 0u64);
-        for cell in self.shards.iter() {
-            let counts = cell.shard.lock().counts();
-            locks = locks.saturating_add(u64::from(counts.locks));
-            resources = resources.saturating_add(u64::from(counts.resources));
-        }
-        let recovery = self.recovery.lock();
-        let mut slots = KVec::new();
-        for slot in recovery.slots() {
-            if slots
-                .push((slot.node, u32::from(slot.slot)), GFP_KERNEL)
-                .is_err()
-            {
-                // A list that ends early would be a lie; none is not.
-                slots.clear();
-                break;
-            }
-        }
-        let state = match recovery.state() {
-            _ if self.is_leaving.load(ordering::Relaxed) => LsState::Leaving,
-            _ if self.is_broken.load(ordering::Relaxed) => LsState::Failed,
-            State::New => LsState::New,
-            State::Stopped => LsState::Stopped,
-            State::Recovering => LsState::Recovering,
-            State::Running => LsState::Running,
-            State::Failed => LsState::Failed,
-        };
-        Info {
-            id: self.id(),
-            flags: self.flags,
-            state,
-            generation: recovery.generation(),
-            recover_seq: recovery.seq(),
-            recover_status: recovery.status_bits(),
-            recover_nodeid: recovery.waits_for().map_or(-1, |node| node.0 as i32),
-            locks,
-            resources,
-            slots,
-        }
-    }
-
-    /// Writes a listing for people and tools. [`fmt::Error`]: it is longer than the buffer.
-    pub(crate) fn dump(&self, format: Format, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(header(format))?;
-        for cell in self.shards.iter() {
-            let shard = cell.shard.lock();
-            shard.dump(now_ms(), format, &|owner: &Arc<Owner>| owner.xid(), out)?;
-        }
-        Ok(())
-    }
 }
 
 /// How the recovery machine reaches the shards.
-struct Reach<'a>(&'a Lockspace);
+pub(super) struct Reach<'a>(pub(super) &'a Lockspace);
 
 impl<'a> Shards for Reach<'a> {
     type Fx = Fx<'a>;
@@ -401,7 +228,7 @@ impl<'a> Shards for Reach<'a> {
 }
 
 /// What the recovery machine wants done outside.
-struct Outside<'a>(&'a Lockspace);
+pub(super) struct Outside<'a>(pub(super) &'a Lockspace);
 
 impl RecoveryEffects for Outside<'_> {
     fn send_rcom(&mut self, to: NodeId, plain: bool, packet: &[u8]) {

@@ -15,6 +15,10 @@ use kernel::{
     sync::Arc, //
 };
 
+use super::{
+    Lockspace,
+    Step, //
+};
 use crate::doorbell::Doorbell;
 use crate::ffi::{
     kthread::{
@@ -23,13 +27,9 @@ use crate::ffi::{
     },
     time, //
 };
-use crate::lockspace::{
-    Lockspace,
-    Step, //
-};
 
 /// A running thread; dropping it ends it and waits for that: after that no step runs.
-pub(crate) struct Recoverd(Thread<Work>);
+pub(super) struct Recoverd(Thread<Work>);
 
 #[pin_data]
 struct Work {
@@ -41,7 +41,7 @@ struct Work {
 
 impl Recoverd {
     /// Starts the thread.
-    pub(crate) fn spawn(ls: Arc<Lockspace>) -> Result<Self> {
+    pub(super) fn spawn(ls: Arc<Lockspace>) -> Result<Self> {
         let work = Arc::pin_init(
             pin_init!(Work {
                 ls,
@@ -54,7 +54,7 @@ impl Recoverd {
     }
 
     /// Has the thread look for what is due.
-    pub(crate) fn wake(&self) {
+    pub(super) fn wake(&self) {
         self.0.body().bell.ring();
     }
 }

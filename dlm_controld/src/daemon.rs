@@ -539,6 +539,8 @@ impl Daemon {
                 self.step(|core, fx| core.handle_fence(now, state, fx))
                     .await
             }
+            // A device that does not answer stops nothing here yet; fenced tells the operator.
+            ServerFrame::Event(fenced_client::Event::Device(_)) => Ok(()),
             ServerFrame::Reply {
                 reply: Ok(fenced_client::Reply::Status(status)),
                 ..

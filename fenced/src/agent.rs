@@ -1,68 +1,188 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Runs fence agents by their stock protocol: `name=value` lines on standard
-//! input, the action among them, nothing on the command line; exit status 0 is
-//! success and everything else is not.
-//!
-//! An agent gets a time limit and a process group of its own, so that one that
-//! hangs is ended with all it started. Its output is read to the end, so that
-//! it never blocks on a full pipe, and its first part is kept for the log.
+//! The runs of fence agents that the daemon has under way: one against a victim, and one for each
+//! device that is watched. They report to the daemon's loop; dropping a run ends its agent.
 
-use std::path::Path;
-use std::process::Stdio;
-use std::time::Duration;
-use std::time::Instant;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::SystemTime;
 
-use nix::sys::signal::Signal;
-use nix::sys::signal::killpg;
-use nix::unistd::Pid;
-use tokio::io::AsyncRead;
-use tokio::io::AsyncReadExt;
-use tokio::io::AsyncWriteExt;
-use tokio::process::Child;
-use tokio::process::Command;
+use cluster_rt::config::Action;
+use fence_agent::Metadata;
+use fence_agent::Method;
+use fence_agent::Outcome;
+use fence_agent::Progress;
+use fenced_core::NodeId;
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
 
-/// How much of an agent's output is kept, bytes of each stream.
-const OUTPUT_LIMIT: usize = 4096;
+use crate::plan::Device;
 
-/// Where agents that are named without a directory are looked for when the
-/// daemon itself was started without `PATH`.
-const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Reports that may wait for the daemon's loop. Agents wait when it is full.
+const REPORTS: usize = 64;
 
-/// A way to fence a node: every call must succeed, in this order.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Method {
-    pub(crate) name: String,
-    pub(crate) calls: Vec<Call>,
+/// What the daemon's loop hears of agents.
+#[derive(Debug)]
+pub(crate) enum Report {
+    /// A run against a node begins something.
+    Progress {
+        node: NodeId,
+        run: u64,
+        progress: Progress,
+    },
+    /// A run against a node has ended: the method that succeeded, or why none did.
+    Ended {
+        node: NodeId,
+        run: u64,
+        result: Result<String, String>,
+    },
+    /// A device was asked whether it answers.
+    Device {
+        device: String,
+        /// Seconds since the epoch.
+        at: u64,
+        result: Result<(), String>,
+    },
 }
 
-/// One run of an agent.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Call {
-    pub(crate) device: String,
-    pub(crate) agent: String,
-    pub(crate) options: Vec<(String, String)>,
-    pub(crate) timeout: Duration,
+/// The runs under way.
+#[derive(Debug)]
+pub(crate) struct Agents {
+    sender: mpsc::Sender<Report>,
+    receiver: mpsc::Receiver<Report>,
+    known: Arc<BTreeMap<String, Metadata>>,
+    /// The run against a victim, until its end is heard of.
+    against: Option<(NodeId, u64, AbortHandle)>,
+    /// Runs that ask devices.
+    watches: Vec<AbortHandle>,
 }
 
-/// How one run ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Outcome {
-    Success,
-    Failure(String),
+impl Agents {
+    /// None under way. `known`: what the agents say of themselves.
+    pub(crate) fn new(known: BTreeMap<String, Metadata>) -> Self {
+        let (sender, receiver) = mpsc::channel(REPORTS);
+        Self {
+            sender,
+            receiver,
+            known: Arc::new(known),
+            against: None,
+            watches: Vec::new(),
+        }
+    }
+
+    /// Waits for the next report.
+    pub(crate) async fn next(&mut self) -> Option<Report> {
+        let report = self.receiver.recv().await;
+        if let Some(Report::Ended { node, run, .. }) = &report
+            && self
+                .against
+                .as_ref()
+                .is_some_and(|(n, r, _)| (n, r) == (node, run))
+        {
+            self.against = None;
+        }
+        report
+    }
+
+    /// Begins a run against a node. One that is under way is ended first: the domain begins another
+    /// only when it no longer counts.
+    pub(crate) fn fence(&mut self, node: NodeId, name: String, run: u64, methods: Vec<Method>) {
+        self.stop();
+        let (sender, known) = (self.sender.clone(), Arc::clone(&self.known));
+        let task = tokio::spawn(async move {
+            let tell = |progress| {
+                // One that is lost shows an older state for a moment.
+                let _ = sender.try_send(Report::Progress {
+                    node,
+                    run,
+                    progress,
+                });
+            };
+            let result = fence(&name, &methods, &known, tell).await;
+            // The daemon is gone when nobody receives this.
+            let _ = sender.send(Report::Ended { node, run, result }).await;
+        });
+        self.against = Some((node, run, task.abort_handle()));
+    }
+
+    /// The node is no victim any more: a run against it must do nothing further.
+    pub(crate) fn spare(&mut self, node: NodeId) -> bool {
+        let is_under_way = self
+            .against
+            .as_ref()
+            .is_some_and(|(victim, ..)| *victim == node);
+        if is_under_way {
+            self.stop();
+        }
+        is_under_way
+    }
+
+    fn stop(&mut self) {
+        if let Some((.., task)) = self.against.take() {
+            task.abort();
+        }
+    }
+
+    /// Asks a device again and again, at its interval, whether it answers.
+    pub(crate) fn watch(&mut self, device: &Device) {
+        let Some(interval) = device.interval else {
+            return;
+        };
+        let (call, sender) = (device.call.clone(), self.sender.clone());
+        let can_monitor = self
+            .known
+            .get(&call.agent)
+            .is_none_or(|agent| agent.knows(Action::Monitor));
+        let action = if can_monitor {
+            Action::Monitor
+        } else {
+            Action::Status
+        };
+        let task = tokio::spawn(async move {
+            loop {
+                let result = match fence_agent::run(&call, action).await {
+                    // That something is off is an answer.
+                    Outcome::Success | Outcome::Off => Ok(()),
+                    Outcome::Failure(why) => Err(why),
+                };
+                let at = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+                let report = Report::Device {
+                    device: call.device.clone(),
+                    at: at.map_or(0, |since| since.as_secs()),
+                    result,
+                };
+                if sender.send(report).await.is_err() {
+                    return;
+                }
+                tokio::time::sleep(interval).await;
+            }
+        });
+        self.watches.push(task.abort_handle());
+    }
 }
 
-/// Tries the methods in order until one succeeds. The error says what each of
-/// them said.
-pub(crate) async fn fence(node: &str, methods: &[Method]) -> Result<String, String> {
+impl Drop for Agents {
+    fn drop(&mut self) {
+        self.stop();
+        self.watches.iter().for_each(AbortHandle::abort);
+    }
+}
+
+/// Tries the methods in order until one succeeds. The error says what each of them said.
+async fn fence(
+    node: &str,
+    methods: &[Method],
+    known: &BTreeMap<String, Metadata>,
+    tell: impl Fn(Progress),
+) -> Result<String, String> {
     if methods.is_empty() {
         return Err(format!(
             "no fence method is configured for {node}; add [[node.fence]] to cluster.toml, or make \
-             sure that it is off and run `fence_tool ack {node}`"
+             sure that it is off and run `fence_tool ack` for it"
         ));
     }
     let mut failures = Vec::new();
     for method in methods {
-        match run_method(node, method).await {
+        match method.run(node, known, &tell).await {
             Ok(()) => return Ok(method.name.clone()),
             Err(failure) => failures.push(format!("method {}: {failure}", method.name)),
         }
@@ -70,219 +190,88 @@ pub(crate) async fn fence(node: &str, methods: &[Method]) -> Result<String, Stri
     Err(failures.join("; "))
 }
 
-async fn run_method(node: &str, method: &Method) -> Result<(), String> {
-    for call in &method.calls {
-        let begun = Instant::now();
-        let outcome = run(call).await;
-        let ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let (device, agent) = (&call.device, &call.agent);
-        tracing::debug!(%node, device, agent, ms, ?outcome, "agent ended");
-        if let Outcome::Failure(why) = outcome {
-            return Err(format!(
-                "device {}: agent {}: {why}",
-                call.device, call.agent
-            ));
-        }
-    }
-    Ok(())
-}
-
-/// Runs one agent to its end or its time limit.
-pub(crate) async fn run(call: &Call) -> Outcome {
-    let mut command = Command::new(&call.agent);
-    command
-        .env_clear()
-        .env(
-            "PATH",
-            std::env::var_os("PATH").unwrap_or_else(|| SEARCH_PATH.into()),
-        )
-        .current_dir(Path::new("/"))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .process_group(0)
-        .kill_on_drop(true);
-    let mut child = match command.spawn() {
-        Ok(child) => child,
-        Err(error) => return Outcome::Failure(format!("cannot be started: {error}")),
-    };
-    let group = child
-        .id()
-        .and_then(|id| i32::try_from(id).ok())
-        .map(Pid::from_raw);
-    let outcome = tokio::time::timeout(call.timeout, converse(&mut child, call)).await;
-    outcome.unwrap_or_else(|_| {
-        if let Some(Err(error)) = group.map(|group| killpg(group, Signal::SIGKILL)) {
-            tracing::warn!(agent = call.agent, %error, "agent could not be killed");
-        }
-        Outcome::Failure(format!("no result in {} s, killed", call.timeout.as_secs()))
-    })
-}
-
-async fn converse(child: &mut Child, call: &Call) -> Outcome {
-    let stdin = child.stdin.take();
-    let input = input(call);
-    let feed = async move {
-        if let Some(mut stdin) = stdin {
-            // An agent that does not read all of its options may still succeed.
-            let _ = stdin.write_all(input.as_bytes()).await;
-        }
-    };
-    let stdout = collect(child.stdout.take());
-    let stderr = collect(child.stderr.take());
-    let ((), stdout, stderr, status) = tokio::join!(feed, stdout, stderr, child.wait());
-    let said = if stderr.trim().is_empty() {
-        stdout
-    } else {
-        stderr
-    };
-    let said = said.trim().replace('\n', " / ");
-    match status {
-        Ok(status) if status.success() => Outcome::Success,
-        Ok(status) => Outcome::Failure(format!("{status}, said: {said:?}")),
-        Err(error) => Outcome::Failure(format!("waiting for it: {error}")),
-    }
-}
-
-/// What the agent reads: one option a line.
-fn input(call: &Call) -> String {
-    call.options
-        .iter()
-        .map(|(name, value)| format!("{name}={value}\n"))
-        .collect()
-}
-
-/// Reads a stream to its end and keeps the beginning.
-async fn collect<R: AsyncRead + Unpin>(stream: Option<R>) -> String {
-    let Some(mut stream) = stream else {
-        return String::new();
-    };
-    let mut kept = Vec::new();
-    let mut chunk = [0; 4096];
-    while let Ok(n @ 1..) = stream.read(&mut chunk).await {
-        let room = OUTPUT_LIMIT.saturating_sub(kept.len());
-        kept.extend_from_slice(&chunk[..n.min(room)]);
-    }
-    String::from_utf8_lossy(&kept).into_owned()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use cluster_rt::config::Options;
+    use fence_agent::Call;
+
     use super::*;
 
-    fn shell(name: &str, script: &str) -> Call {
-        let path = std::env::temp_dir().join(format!("fenced-{}-{name}", std::process::id()));
-        // Written by another process: a descriptor open for writing here could be
-        // inherited by an agent another test starts, and the file be "busy".
-        let written = std::process::Command::new("sh")
-            .args([
-                "-c",
-                "printf '#!/bin/sh\\n%s\\n' \"$1\" >\"$0\" && chmod 755 \"$0\"",
-            ])
-            .arg(&path)
-            .arg(script)
-            .status();
-        assert!(written.unwrap().success());
-        Call {
-            device: "test".into(),
-            agent: path.to_str().unwrap().into(),
-            options: vec![
-                ("action".into(), "reboot".into()),
-                ("plug".into(), "a=b c".into()),
-            ],
-            timeout: Duration::from_secs(20),
-        }
-    }
-
-    fn method(calls: Vec<Call>) -> Method {
-        Method {
-            name: "m".into(),
-            calls,
-        }
-    }
-
-    #[tokio::test]
-    async fn options_arrive_one_a_line_and_the_command_line_is_empty() {
-        let script = "test $# = 0 && test \"$(cat)\" = \"$(printf 'action=reboot\\nplug=a=b c')\"";
-        assert_eq!(run(&shell("lines", script)).await, Outcome::Success);
-    }
-
-    #[tokio::test]
-    async fn any_other_exit_status_is_a_failure_that_quotes_the_agent() {
-        let Outcome::Failure(why) = run(&shell("exit", "echo no power >&2; exit 2")).await else {
-            panic!("exit status 2 must not be success");
-        };
-        assert!(
-            why.contains("exit status: 2") && why.contains("no power"),
-            "{why}"
-        );
-    }
-
-    #[tokio::test]
-    async fn an_agent_that_floods_its_output_does_not_block() {
-        let call = shell(
-            "flood",
-            "yes | head -c 3000000; yes | head -c 3000000 >&2; exit 0",
-        );
-        assert_eq!(run(&call).await, Outcome::Success);
-    }
-
-    #[tokio::test]
-    async fn a_hanging_agent_is_killed_with_its_children() {
-        let pid_file = std::env::temp_dir().join(format!("fenced-{}-pid", std::process::id()));
-        let script = format!("sleep 1000 & echo $! > {}; wait", pid_file.display());
+    /// A method whose only device ends as a program of the system does.
+    fn method(name: &str, agent: &str) -> Method {
         let call = Call {
-            timeout: Duration::from_millis(700),
-            ..shell("hang", &script)
+            device: "test".into(),
+            agent: agent.into(),
+            options: Options::default(),
+            timeout: Duration::from_secs(20),
         };
-        let Outcome::Failure(why) = run(&call).await else {
-            panic!("a time-out is never success")
-        };
-        assert!(why.contains("no result in"), "{why}");
-        let child: i32 = std::fs::read_to_string(pid_file)
-            .unwrap()
-            .trim()
-            .parse()
-            .unwrap();
-        let deadline = Instant::now() + Duration::from_secs(10);
-        while nix::sys::signal::kill(Pid::from_raw(child), None).is_ok() {
-            assert!(Instant::now() < deadline, "the agent's child lives on");
-            tokio::task::yield_now().await;
+        Method {
+            name: name.into(),
+            calls: vec![(call, Action::Off)],
         }
     }
 
     #[tokio::test]
-    async fn every_device_of_a_method_must_succeed_and_the_next_method_is_tried() {
-        let good = shell("good", "exit 0");
-        let bad = shell("bad", "exit 1");
-        let half = method(vec![good.clone(), bad.clone()]);
-        let whole = Method {
-            name: "second".into(),
-            calls: vec![good],
-        };
+    async fn the_next_method_is_tried_and_every_failure_told() {
+        let known = BTreeMap::new();
+        let (bad, good) = (method("first", "false"), method("second", "true"));
+        let both = [bad.clone(), good];
         assert_eq!(
-            fence("n2", &[half.clone(), whole]).await,
+            fence("n2", &both, &known, |_| {}).await,
             Ok("second".into())
         );
-        let error = fence("n2", &[half]).await.unwrap_err();
-        assert!(error.contains("method m: device test"), "{error}");
+        let error = fence("n2", &[bad], &known, |_| {}).await.unwrap_err();
         assert!(
-            fence("n2", &[])
-                .await
-                .unwrap_err()
-                .contains("no fence method")
+            error.contains("method first: device test: agent false"),
+            "{error}"
         );
+        let error = fence("n2", &[], &known, |_| {}).await.unwrap_err();
+        assert!(error.contains("no fence method"), "{error}");
     }
 
     #[tokio::test]
-    async fn a_missing_agent_is_a_failure() {
-        let call = Call {
-            agent: "no_such_agent".into(),
-            ..shell("none", "exit 0")
+    async fn a_spared_node_has_no_run_and_nothing_is_reported_of_it() {
+        let mut agents = Agents::new(BTreeMap::new());
+        agents.fence(NodeId(2), "n2".into(), 1, vec![method("m", "cat")]);
+        assert!(!agents.spare(NodeId(3)));
+        assert!(agents.spare(NodeId(2)) && !agents.spare(NodeId(2)));
+        agents.fence(NodeId(3), "n3".into(), 2, vec![method("m", "true")]);
+        loop {
+            match agents.next().await.unwrap() {
+                Report::Progress { node, .. } => assert_eq!(node, NodeId(3)),
+                Report::Ended { node, run, result } => {
+                    assert_eq!((node, run, result), (NodeId(3), 2, Ok("m".into())));
+                    break;
+                }
+                Report::Device { .. } => panic!("no device is watched"),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_watched_device_is_reported_with_what_it_said() {
+        let mut agents = Agents::new(BTreeMap::new());
+        let mut device = Device {
+            call: method("m", "false").calls.remove(0).0,
+            interval: Some(Duration::from_secs(3600)),
         };
-        let Outcome::Failure(why) = run(&call).await else {
-            panic!("no agent, no success")
+        agents.watch(&device);
+        let Some(Report::Device {
+            device: name,
+            result,
+            ..
+        }) = agents.next().await
+        else {
+            panic!("the device's answer")
         };
-        assert!(why.contains("cannot be started"), "{why}");
+        assert_eq!(name, "test");
+        assert!(result.unwrap_err().contains("exit status: 1"));
+        device.call.agent = "true".into();
+        agents.watch(&device);
+        let Some(Report::Device { result: Ok(()), .. }) = agents.next().await else {
+            panic!("it answers")
+        };
     }
 }

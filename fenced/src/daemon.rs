@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The daemon around the fence domain: one loop that waits for cmand, clients,
-//! agents, signals and the domain's timer, feeds the domain, and carries out
+//! agents' reports, signals and the domain's timer, feeds the domain, and carries out
 //! its effects afterwards, never inside.
 
 use std::collections::BTreeMap;
@@ -30,11 +30,11 @@ use fenced_core::NodeId;
 use fenced_core::wire::Message;
 use tokio::signal::unix::SignalKind;
 use tokio::signal::unix::signal;
-use tokio::sync::mpsc;
 
-use crate::agent;
-use crate::agent::Method;
-use crate::plan;
+use crate::agent::Agents;
+use crate::agent::Report;
+use crate::plan::Plan;
+use crate::plan::PlanError;
 use crate::report;
 
 /// The group all fence daemons of a cluster join.
@@ -48,13 +48,19 @@ const LEAVE_LIMIT: Duration = Duration::from_secs(5);
 pub(crate) struct Settings {
     domain: fenced_core::Config,
     names: BTreeMap<NodeId, String>,
-    methods: BTreeMap<NodeId, Vec<Method>>,
+    plan: Plan,
 }
 
 impl Settings {
+    /// `credentials`: the directory in which the service manager leaves secrets.
+    ///
     /// # Errors
-    /// When this machine is none of the configured nodes.
-    pub(crate) fn new(config: &Config, name: Option<&str>) -> Result<Self, IdentityError> {
+    /// When this machine is none of the configured nodes, or secrets of a device cannot be had.
+    pub(crate) fn new(
+        config: &Config,
+        name: Option<&str>,
+        credentials: Option<&Path>,
+    ) -> Result<Self, SettingsError> {
         let node = NodeId(config.local_node(name)?.id);
         Ok(Self {
             domain: fenced_core::Config {
@@ -69,9 +75,18 @@ impl Settings {
                 .iter()
                 .map(|n| (NodeId(n.id), n.name.clone()))
                 .collect(),
-            methods: plan::methods(config),
+            plan: Plan::new(config, credentials)?,
         })
     }
+}
+
+/// The configuration does not do for this machine.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SettingsError {
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    #[error(transparent)]
+    Plan(#[from] PlanError),
 }
 
 /// Why the daemon ended although nobody asked it to.
@@ -103,9 +118,6 @@ impl DaemonError {
     }
 }
 
-/// An agent run that ended.
-type AgentResult = (NodeId, u64, Result<String, String>);
-
 /// fenced at work.
 pub(crate) struct Daemon {
     settings: Settings,
@@ -114,7 +126,11 @@ pub(crate) struct Daemon {
     cmand: cmand_client::Connection,
     log: Log,
     begun: Instant,
-    agents: (mpsc::Sender<AgentResult>, mpsc::Receiver<AgentResult>),
+    agents: Agents,
+    /// What watched devices said last.
+    devices: BTreeMap<String, fenced_client::Device>,
+    /// What the run under way is doing.
+    doing: String,
     subscribers: BTreeSet<ClientId>,
     /// Clients that must not end, and why this node is fenced when one does.
     needed: BTreeMap<ClientId, String>,
@@ -136,7 +152,19 @@ impl Daemon {
         cmand: &Path,
         log: Log,
     ) -> Result<Self, DaemonError> {
+        let mut settings = settings;
         let server = Server::bind(socket)?;
+        settings.plan.ask_agents().await;
+        for complaint in &settings.plan.complaints {
+            tracing::error!(%complaint, "fencing may fail; mend cluster.toml or install the agent");
+        }
+        let mut agents = Agents::new(std::mem::take(&mut settings.plan.known));
+        let devices = &settings.plan.devices;
+        devices.iter().for_each(|device| agents.watch(device));
+        let devices = devices
+            .iter()
+            .map(|device| (device.call.device.clone(), report::device(device)))
+            .collect();
         let mut cmand = cmand_client::connect(cmand).await?;
         let client = "fenced".to_owned();
         cmand
@@ -156,7 +184,9 @@ impl Daemon {
             cmand,
             log,
             begun: Instant::now(),
-            agents: mpsc::channel(8),
+            agents,
+            devices,
+            doing: String::new(),
             subscribers: BTreeSet::new(),
             needed: BTreeMap::new(),
             waiting: BTreeMap::new(),
@@ -181,9 +211,7 @@ impl Daemon {
                     Err(error) => Err(error.into()),
                 },
                 input = self.server.next() => self.handle_client(input).await,
-                Some((node, run, result)) = self.agents.1.recv() => {
-                    self.handle_agent(node, run, result).await
-                }
+                Some(report) = self.agents.next() => self.handle_report(report).await,
                 () = tokio::time::sleep(timer) => {
                     let now = self.now();
                     self.domain_step(|domain, fx| domain.handle_timeout(now, fx)).await
@@ -293,6 +321,9 @@ impl Daemon {
                 let by = record.by;
                 tracing::info!(%node, name = self.name(node), %how, %by, "fenced");
                 self.last_failure.clear();
+                if self.agents.spare(node) {
+                    tracing::info!(%node, name = self.name(node), "the agent's run was ended");
+                }
             }
             Effect::Known => {
                 let members = self.domain.members().len();
@@ -319,19 +350,63 @@ impl Daemon {
         if verbose {
             tracing::info!(%node, name, attempt, "fencing");
         }
-        let methods = self
-            .settings
-            .methods
-            .get(&node)
-            .cloned()
-            .unwrap_or_default();
-        let results = self.agents.0.clone();
-        tokio::spawn(async move {
-            let result = agent::fence(&name, &methods).await;
-            // The daemon is gone when nobody receives this.
-            let _ = results.send((node, run, result)).await;
-        });
+        let methods = self.settings.plan.methods.get(&node);
+        self.agents
+            .fence(node, name, run, methods.cloned().unwrap_or_default());
         self.verbose = verbose;
+    }
+
+    async fn handle_report(&mut self, report: Report) -> Result<(), DaemonError> {
+        match report {
+            Report::Ended { node, run, result } => {
+                self.doing.clear();
+                self.handle_agent(node, run, result).await
+            }
+            Report::Progress {
+                node,
+                run,
+                progress,
+            } => {
+                let (method, device, action) =
+                    (&progress.method, &progress.device, progress.action);
+                let limit_s = progress.limit.as_secs();
+                let name = self.name(node);
+                tracing::debug!(%node, name, run, method, device, %action, limit_s, "agent begins");
+                self.doing = format!("{name}: method {method}: device {device}: {action}");
+                Ok(())
+            }
+            Report::Device { device, at, result } => {
+                self.handle_device(device, at, result);
+                Ok(())
+            }
+        }
+    }
+
+    /// A watched device answered, or did not. Only what is new is worth a line and an event.
+    fn handle_device(&mut self, name: String, at: u64, result: Result<(), String>) {
+        let Some(known) = self.devices.get_mut(&name) else {
+            return;
+        };
+        let was = (known.answers, known.at != 0);
+        known.at = at;
+        known.answers = result.is_ok();
+        known.failure = result.err().unwrap_or_default();
+        if was == (known.answers, true) {
+            return;
+        }
+        if known.answers {
+            tracing::info!(device = name, "fence device answers");
+        } else {
+            tracing::error!(
+                device = name,
+                why = known.failure,
+                "fence device does not answer"
+            );
+        }
+        let event = fenced_client::Event::Device(known.clone());
+        for client in &self.subscribers {
+            self.server.event(*client, event.clone());
+        }
     }
 
     async fn handle_agent(
@@ -457,7 +532,10 @@ impl Daemon {
         let message = match request {
             Request::Status => {
                 let nodes = self.settings.names.keys().copied();
-                let status = report::status(&self.domain, nodes, &self.last_failure);
+                let mut status = report::status(&self.domain, nodes, &self.last_failure);
+                status.doing.clone_from(&self.doing);
+                status.devices = self.devices.values().cloned().collect();
+                status.complaints.clone_from(&self.settings.plan.complaints);
                 self.server
                     .reply(client, id, Ok(Reply::Status(Box::new(status))));
                 return Ok(());

@@ -58,7 +58,12 @@ fn main() -> ExitCode {
         Ok(config) => config,
         Err(error) => return exit::report("fenced", &error, exit::CONFIG),
     };
-    let settings = match Settings::new(&config, options.node.as_deref()) {
+    // What agents are told must not end in a core file or a debugger's hands.
+    if let Err(error) = nix::sys::prctl::set_dumpable(false) {
+        tracing::warn!(%error, "core files of this daemon may hold secrets");
+    }
+    let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
+    let settings = match Settings::new(&config, options.node.as_deref(), credentials.as_deref()) {
         Ok(settings) => settings,
         Err(error) => return exit::report("fenced", &error, exit::CONFIG),
     };

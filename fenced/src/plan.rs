@@ -1,66 +1,243 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! From the configuration to what is run against each node: the methods of a
-//! node, with the options every caller of an agent adds.
+//! From the configuration to what is run against each node: the methods of a node, with the options
+//! every caller of an agent adds, and what the agents say of themselves.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
 
+use cluster_rt::config::Action;
 use cluster_rt::config::Config;
 use cluster_rt::config::FenceDevice;
 use cluster_rt::config::FenceUse;
 use cluster_rt::config::Node;
+use cluster_rt::config::Options;
+use cluster_rt::config::OptionsError;
+use fence_agent::Call;
+use fence_agent::Metadata;
+use fence_agent::Method;
 use fenced_core::NodeId;
 
-use crate::agent::Call;
-use crate::agent::Method;
+/// Permission bits that let anybody but the owner read a file of secrets.
+const FOR_OTHERS: u32 = 0o077;
 
-/// What the agents are asked to do unless the configuration says otherwise: a
-/// node that comes back by itself is worth more than one that stays off.
-const ACTION: &str = "reboot";
+/// Largest file of options, bytes.
+const OPTIONS_LIMIT: u64 = 64 * 1024;
 
-/// Methods by node.
-pub(crate) fn methods(config: &Config) -> BTreeMap<NodeId, Vec<Method>> {
-    config
-        .nodes
-        .iter()
-        .map(|node| (NodeId(node.id), node_methods(config, node)))
-        .collect()
+/// What is run against each node.
+#[derive(Debug, Default)]
+pub(crate) struct Plan {
+    /// Methods by node, in their order.
+    pub(crate) methods: BTreeMap<NodeId, Vec<Method>>,
+    /// Devices in the order of their names: how each is asked whether it answers, and how often.
+    pub(crate) devices: Vec<Device>,
+    /// What agents say of themselves, by name.
+    pub(crate) known: BTreeMap<String, Metadata>,
+    /// What is wrong, one line each.
+    pub(crate) complaints: Vec<String>,
 }
 
-fn node_methods(config: &Config, node: &Node) -> Vec<Method> {
-    let call = |used: &FenceUse| Some(call(config.fence_device(&used.device)?, used, node));
-    let methods = node.fence.iter();
-    methods
-        .map(|method| Method {
-            name: method.name.clone(),
-            calls: method.devices.iter().filter_map(call).collect(),
+/// A device and how it is watched.
+#[derive(Debug, Clone)]
+pub(crate) struct Device {
+    pub(crate) call: Call,
+    /// `None`: never asked.
+    pub(crate) interval: Option<Duration>,
+}
+
+/// Secret options of a device could not be had.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PlanError {
+    #[error("fence device {device}: reading {path}: {source}")]
+    Read {
+        device: String,
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error(
+        "fence device {device}: {path} has mode {mode:04o}, so others may read its secrets; \
+         `chmod 0600 {path}`"
+    )]
+    Open {
+        device: String,
+        path: PathBuf,
+        mode: u32,
+    },
+    #[error("fence device {device}: {path}: {source}")]
+    Form {
+        device: String,
+        path: PathBuf,
+        source: OptionsError,
+    },
+    #[error(
+        "fence device {device}: credential {name:?} cannot be had, as the service manager has \
+         given none; add LoadCredential={name}:PATH to the service, or use options_file"
+    )]
+    NoCredentials { device: String, name: String },
+}
+
+impl Plan {
+    /// Reads the secrets that are in files of their own. `credentials`: the directory of those that
+    /// the service manager hands over.
+    pub(crate) fn new(config: &Config, credentials: Option<&Path>) -> Result<Self, PlanError> {
+        let mut options = BTreeMap::new();
+        for device in &config.fence_devices {
+            options.insert(device.name.as_str(), with_secrets(device, credentials)?);
+        }
+        let call = |used: &FenceUse, node: &Node| {
+            let device = config.fence_device(&used.device)?;
+            Some((
+                device,
+                call(device, options.get(device.name.as_str())?, used, node),
+            ))
+        };
+        let methods = |node: &Node| {
+            let methods = node.fence.iter().map(|method| Method {
+                name: method.name.clone(),
+                calls: method
+                    .devices
+                    .iter()
+                    .filter_map(|used| {
+                        let (device, call) = call(used, node)?;
+                        Some((
+                            call,
+                            used.action.or(device.action).unwrap_or(Action::Reboot),
+                        ))
+                    })
+                    .collect(),
+            });
+            (NodeId(node.id), methods.collect())
+        };
+        let devices = config.fence_devices.iter().filter_map(|device| {
+            let options = options.get(device.name.as_str())?.clone();
+            let interval = u64::from(device.monitor_s);
+            Some(Device {
+                call: device_call(device, options),
+                interval: (interval > 0).then(|| Duration::from_secs(interval)),
+            })
+        });
+        Ok(Self {
+            methods: config.nodes.iter().map(methods).collect(),
+            devices: devices.collect(),
+            ..Self::default()
         })
-        .collect()
+    }
+
+    /// Asks all agents what they know, at the same time, and checks the methods against it. An
+    /// agent that is missing or says nothing is a complaint: what it can do shows when it is
+    /// needed.
+    pub(crate) async fn ask_agents(&mut self) {
+        let mut asked: Vec<String> = self
+            .devices
+            .iter()
+            .map(|device| device.call.agent.clone())
+            .collect();
+        asked.sort();
+        asked.dedup();
+        let tasks: Vec<_> = asked
+            .into_iter()
+            .map(|agent| tokio::spawn(async move { (fence_agent::metadata(&agent).await, agent) }))
+            .collect();
+        for task in tasks {
+            match task.await {
+                Ok((Ok(metadata), agent)) => drop(self.known.insert(agent, metadata)),
+                Ok((Err(error), agent)) => {
+                    self.complaints.push(format!("agent {agent}: {error}"));
+                }
+                Err(error) => self.complaints.push(format!("asking an agent: {error}")),
+            }
+        }
+        for method in self.methods.values().flatten() {
+            for complaint in method.complaints(&self.known) {
+                if !self.complaints.contains(&complaint) {
+                    self.complaints.push(complaint);
+                }
+            }
+        }
+    }
 }
 
-/// Options of the device, those of its use, then what is added unless given.
-fn call(device: &FenceDevice, used: &FenceUse, node: &Node) -> Call {
+/// Options of a device, with those in its file and its credential.
+fn with_secrets(device: &FenceDevice, credentials: Option<&Path>) -> Result<Options, PlanError> {
     let mut options = device.options.clone();
-    options.extend(used.options.clone());
-    let added = [
-        ("action", ACTION.to_owned()),
-        ("nodename", node.name.clone()),
-        ("node", node.id.to_string()),
-        ("agent", device.agent.clone()),
-    ];
-    for (name, value) in added {
-        options.entry(name.to_owned()).or_insert(value);
+    if let Some(path) = &device.options_file {
+        add_file(device, path, true, &mut options)?;
     }
+    if let Some(name) = &device.credential {
+        let none = || PlanError::NoCredentials {
+            device: device.name.clone(),
+            name: name.clone(),
+        };
+        let path = credentials.ok_or_else(none)?.join(name);
+        // The service manager sees to who may read it.
+        add_file(device, &path, false, &mut options)?;
+    }
+    Ok(options)
+}
+
+fn add_file(
+    device: &FenceDevice,
+    path: &Path,
+    is_checked: bool,
+    options: &mut Options,
+) -> Result<(), PlanError> {
+    let device = || device.name.clone();
+    let read = || {
+        let file = fs::File::open(path)?;
+        let mode = file.metadata()?.mode() & 0o7777;
+        let mut text = String::new();
+        file.take(OPTIONS_LIMIT).read_to_string(&mut text)?;
+        Ok((text, mode))
+    };
+    let path = path.to_owned();
+    match read() {
+        Err(source) => Err(PlanError::Read {
+            device: device(),
+            path,
+            source,
+        }),
+        Ok((_, mode)) if is_checked && mode & FOR_OTHERS != 0 => Err(PlanError::Open {
+            device: device(),
+            path,
+            mode,
+        }),
+        Ok((text, _)) => options
+            .add_secret_lines(&text)
+            .map_err(|source| PlanError::Form {
+                device: device(),
+                path,
+                source,
+            }),
+    }
+}
+
+fn device_call(device: &FenceDevice, options: Options) -> Call {
     Call {
         device: device.name.clone(),
         agent: device.agent.clone(),
-        options: options.into_iter().collect(),
+        options,
         timeout: Duration::from_secs(u64::from(device.timeout_s)),
     }
 }
 
+/// Options of the device, those of its use, then what is added unless given.
+fn call(device: &FenceDevice, options: &Options, used: &FenceUse, node: &Node) -> Call {
+    let mut options = options.clone();
+    options.extend(&used.options);
+    options.set_default("nodename", &node.name);
+    options.set_default("node", &node.id.to_string());
+    options.set_default("agent", &device.agent);
+    device_call(device, options)
+}
+
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     const TEXT: &str = r#"
@@ -77,6 +254,7 @@ mod tests {
         name = "vm"
         agent = "fence_vm"
         timeout_s = 9
+        monitor_s = 60
         options = { monitor = "/m", plug = "default" }
         [[fence_device]]
         name = "san"
@@ -86,27 +264,58 @@ mod tests {
     #[test]
     fn options_of_the_use_win_over_the_device_and_both_over_what_is_added() {
         let config = cluster_rt::config::parse(TEXT).unwrap();
-        let methods = &methods(&config)[&NodeId(1)];
+        let plan = Plan::new(&config, None).unwrap();
+        let methods = &plan.methods[&NodeId(1)];
         assert_eq!(methods.len(), 1);
-        let [vm, san] = &methods[0].calls[..] else {
+        let [(vm, reboot), (san, off)] = &methods[0].calls[..] else {
             panic!("two devices")
         };
-        let option = |call: &Call, name: &str| {
-            call.options
-                .iter()
-                .find(|(n, _)| n == name)
-                .map(|(_, value)| value.clone())
-                .unwrap()
-        };
-        assert_eq!(
-            (option(vm, "plug"), option(vm, "monitor")),
-            ("one".into(), "/m".into())
-        );
-        assert_eq!(
-            (option(vm, "action"), option(vm, "nodename")),
-            ("reboot".into(), "n1".into())
-        );
+        assert_eq!(vm.options.open("plug"), Some("one"));
+        assert_eq!(vm.options.open("monitor"), Some("/m"));
+        assert_eq!(vm.options.open("nodename"), Some("n1"));
         assert_eq!(vm.timeout, Duration::from_secs(9));
-        assert_eq!(option(san, "action"), "off");
+        assert_eq!((*reboot, *off), (Action::Reboot, Action::Off));
+        assert_eq!(san.options.open("agent"), Some("fence_san"));
+        let intervals: Vec<_> = plan.devices.iter().map(|device| device.interval).collect();
+        assert_eq!(intervals, [None, Some(Duration::from_secs(60))]);
+    }
+
+    #[test]
+    fn secrets_come_from_files_that_only_the_owner_may_read() {
+        let path = std::env::temp_dir().join(format!("fenced-options-{}", std::process::id()));
+        let text = TEXT.replace(
+            "monitor_s = 60",
+            &format!("options_file = \"{}\"", path.display()),
+        );
+        let config = cluster_rt::config::parse(&text).unwrap();
+        let error = Plan::new(&config, None).unwrap_err();
+        assert!(matches!(error, PlanError::Read { .. }), "{error}");
+        fs::write(&path, "password=hunter2\n").unwrap();
+        let set = |mode| fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        set(0o644);
+        let error = Plan::new(&config, None).unwrap_err().to_string();
+        assert!(
+            error.contains("chmod 0600") && !error.contains("hunter2"),
+            "{error}"
+        );
+        set(0o600);
+        let plan = Plan::new(&config, None).unwrap();
+        assert!(!format!("{plan:?}").contains("hunter2"));
+        assert!(plan.devices[1].call.options.has_secrets());
+        fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn a_credential_comes_from_the_service_manager() {
+        let text = TEXT.replace("monitor_s = 60", "credential = \"pdu\"");
+        let config = cluster_rt::config::parse(&text).unwrap();
+        let error = Plan::new(&config, None).unwrap_err().to_string();
+        assert!(error.contains("LoadCredential=pdu:PATH"), "{error}");
+        let dir = std::env::temp_dir().join(format!("fenced-credentials-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        fs::write(dir.join("pdu"), "password=hunter2\n").unwrap();
+        let plan = Plan::new(&config, Some(&dir)).unwrap();
+        assert!(plan.devices[1].call.options.has_secrets());
+        fs::remove_dir_all(&dir).unwrap();
     }
 }

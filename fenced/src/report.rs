@@ -67,6 +67,18 @@ pub(crate) fn state(state: &fenced_core::State) -> fenced_client::State {
     }
 }
 
+/// A device before it was asked anything.
+pub(crate) fn device(device: &crate::plan::Device) -> fenced_client::Device {
+    fenced_client::Device {
+        name: device.call.device.clone(),
+        agent: device.call.agent.clone(),
+        monitor_s: device.interval.map_or(0, |interval| interval.as_secs()),
+        at: 0,
+        answers: false,
+        failure: String::new(),
+    }
+}
+
 /// What `fence_tool ls` shows.
 pub(crate) fn status(
     domain: &Domain,
@@ -109,6 +121,9 @@ pub(crate) fn status(
         view: domain.state().view,
         nodes: nodes.map(node).collect(),
         last_failure: last_failure.to_owned(),
+        doing: String::new(),
+        devices: Vec::new(),
+        complaints: Vec::new(),
     }
 }
 

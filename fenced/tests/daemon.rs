@@ -50,6 +50,13 @@ fn place(name: &str) -> PathBuf {
     );
     std::fs::write(dir.join("cluster.toml"), config).unwrap();
     let script = format!("cat >>{d}/agent.log; exit $(cat {d}/agent.exit)");
+    agent(&dir, &script);
+    std::fs::write(dir.join("agent.exit"), "0").unwrap();
+    dir
+}
+
+/// Makes the agent of the test's configuration do something else.
+fn agent(dir: &Path, script: &str) {
     let written = std::process::Command::new("sh")
         .args([
             "-c",
@@ -59,8 +66,32 @@ fn place(name: &str) -> PathBuf {
         .arg(script)
         .status();
     assert!(written.unwrap().success());
-    std::fs::write(dir.join("agent.exit"), "0").unwrap();
-    dir
+}
+
+/// The configuration with other words in it.
+fn reconfigure(dir: &Path, from: &str, to: &str) {
+    let path = dir.join("cluster.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert!(text.contains(from), "{text}");
+    std::fs::write(&path, text.replace(from, to)).unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    std::fs::set_permissions(&path, mode).unwrap();
+}
+
+/// Waits until a file that the agent writes has this in it.
+async fn until_written(path: &Path, wanted: &str) -> String {
+    let deadline = tokio::time::Instant::now() + LIMIT;
+    loop {
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        if text.contains(wanted) {
+            return text;
+        }
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "{wanted} not in {text}"
+        );
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 fn fenced(dir: &Path, node: &str) -> Child {
@@ -384,4 +415,121 @@ async fn it_leaves_the_domain_before_it_ends() {
         .unwrap()
         .unwrap();
     assert_eq!(status.code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_node_with_two_feeds_is_off_in_both_before_one_is_on_again() {
+    let dir = place("feeds");
+    let d = dir.display();
+    reconfigure(
+        &dir,
+        "plug = \"n2\" }",
+        "plug = \"n2\" }, { device = \"e\", plug = \"n2\" }",
+    );
+    reconfigure(
+        &dir,
+        "[[fence_device]]\nname = \"d\"",
+        &format!(
+            "[[fence_device]]\nname = \"e\"\nagent = \"{d}/agent\"\noptions = {{ feed = \"e\" }}\n\
+             [[fence_device]]\nname = \"d\"\noptions = {{ feed = \"d\" }}"
+        ),
+    );
+    let script = format!(
+        "case \"$*\" in *metadata) echo '<resource-agent name=\"x\"><parameters><parameter name=\"feed\"/>\
+         <parameter name=\"plug\"/></parameters><actions><action name=\"off\"/><action name=\"on\"/>\
+         <action name=\"reboot\"/><action name=\"status\"/></actions></resource-agent>'; exit 0;; esac; \
+         o=$(cat); a=$(echo \"$o\" | sed -n 's/^action=//p'); f=$(echo \"$o\" | sed -n 's/^feed=//p'); \
+         echo \"$a $f\" >>{d}/agent.log; test $a != status || exit 2"
+    );
+    agent(&dir, &script);
+    let mut cmand = Cmand::bind(&dir);
+    let _daemon = fenced(&dir, "n1");
+    cmand.admit().await;
+    let mut client = subscribe(&dir).await;
+    cmand.say(view(2, &[1, 3], &[2]));
+    until(&mut client, &state(2, &[2])).await;
+    cmand.relay().await;
+    until(&mut client, &state(2, &[])).await;
+    let log = std::fs::read_to_string(dir.join("agent.log")).unwrap();
+    assert_eq!(log, "off d\noff e\nstatus d\nstatus e\non d\non e\n");
+}
+
+#[tokio::test]
+async fn a_run_against_a_node_that_is_back_is_ended_before_it_hits_the_healthy_one() {
+    let dir = place("late");
+    // So long that only the node's return can be what ends it.
+    reconfigure(&dir, "timeout_s = 20", "timeout_s = 3600");
+    let d = dir.display();
+    let script = format!(
+        "o=$(cat); test -n \"$o\" || exit 1; echo begun >>{d}/agent.log; \
+         sleep 600; echo pressed >>{d}/agent.log"
+    );
+    agent(&dir, &script);
+    let mut cmand = Cmand::bind(&dir);
+    let _daemon = fenced(&dir, "n1");
+    cmand.admit().await;
+    let mut client = subscribe(&dir).await;
+    cmand.say(view(2, &[1, 3], &[2]));
+    until(&mut client, &state(2, &[2])).await;
+    until_written(&dir.join("agent.log"), "begun").await;
+    let Event::View(mut back) = view(3, &[1, 2, 3], &[]) else {
+        panic!("a view")
+    };
+    back.members[1].incarnation = Incarnation(21);
+    back.members[1].boot_id = "boot-2-again".into();
+    cmand.say(Event::View(back));
+    until(&mut client, &state(3, &[])).await;
+    // A shell that waits for a program ends with it: none of the run is left.
+    let deadline = tokio::time::Instant::now() + LIMIT;
+    let runs = || {
+        let mut pgrep = std::process::Command::new("pgrep");
+        let found = pgrep.args(["-f", &format!("{d}/agent")]).output().unwrap();
+        !found.stdout.is_empty()
+    };
+    while runs() {
+        assert!(tokio::time::Instant::now() < deadline, "the agent runs on");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let log = std::fs::read_to_string(dir.join("agent.log")).unwrap();
+    assert!(!log.contains("pressed"), "{log}");
+}
+
+#[tokio::test]
+async fn a_password_is_told_to_the_agent_and_to_nobody_else() {
+    let dir = place("secret");
+    reconfigure(
+        &dir,
+        "timeout_s = 20",
+        "timeout_s = 20\noptions = { password = \"hunter2\" }",
+    );
+    agent(&dir, "o=$(cat); echo \"options read: $o\" >&2; exit 1");
+    let mut cmand = Cmand::bind(&dir);
+    let _daemon = fenced(&dir, "n1");
+    cmand.admit().await;
+    let mut client = subscribe(&dir).await;
+    cmand.say(view(2, &[1, 3], &[2]));
+    until(&mut client, &state(2, &[2])).await;
+    let deadline = tokio::time::Instant::now() + LIMIT;
+    let status = loop {
+        let socket = dir.join("fenced.sock");
+        let ask = move || fenced_client::call(&socket, &fenced_client::Request::Status);
+        let reply = tokio::task::spawn_blocking(ask).await.unwrap().unwrap();
+        let text = serde_json::to_string(&reply).unwrap();
+        if text.contains("options read") {
+            break text;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "{text}");
+    };
+    assert!(
+        status.contains("password=***") && !status.contains("hunter2"),
+        "{status}"
+    );
+    let dump = tokio::task::spawn_blocking(move || {
+        fenced_client::call(&dir.join("fenced.sock"), &fenced_client::Request::Dump)
+    });
+    let dump = serde_json::to_string(&dump.await.unwrap().unwrap()).unwrap();
+    assert!(
+        dump.contains("options read") && !dump.contains("hunter2"),
+        "{dump}"
+    );
 }

@@ -7,13 +7,26 @@
 //! Not here: what follows from the values. Timers derived from
 //! [`Cluster::detection_ms`] belong to cmand.
 
+mod action;
 mod build;
+mod fence;
+mod options;
 mod reader;
 
-use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
 use std::net::IpAddr;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::path::PathBuf;
+
+pub use action::Action;
+pub use fence::FenceDevice;
+pub use fence::FenceMethod;
+pub use fence::FenceUse;
+pub use options::Options;
+pub use options::OptionsError;
+pub use options::is_secret;
 
 /// Where the configuration is read from unless a daemon is told otherwise.
 pub const PATH: &str = "/etc/cluster/cluster.toml";
@@ -54,6 +67,16 @@ pub const FENCE_TIMEOUT_S: u32 = 30;
 /// Delay before nodes never seen are fenced unless configured, as fenced always
 /// had it.
 pub const POST_JOIN_DELAY_MS: u32 = 6000;
+
+/// Shortest time between two questions whether a fence device answers, seconds: stock agents log in
+/// for each, and some devices take one user at a time.
+pub const MONITOR_S_MIN: u32 = 10;
+
+/// Longest such time, a day.
+pub const MONITOR_S_MAX: u32 = 86_400;
+
+/// Permission bits that let users read the file who are neither its owner nor of its group.
+const FOR_OTHERS: u32 = 0o004;
 
 /// Longest delay that may be configured, a day.
 pub const DELAY_MS_MAX: u32 = 86_400_000;
@@ -103,37 +126,6 @@ pub struct Node {
     pub fence: Vec<FenceMethod>,
 }
 
-/// A section `[[node.fence]]`: succeeds when all its devices do.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FenceMethod {
-    /// Its name, for logs.
-    pub name: String,
-    /// Its devices, used in this order.
-    pub devices: Vec<FenceUse>,
-}
-
-/// The use of a fence device against one node.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FenceUse {
-    /// Name of the [`FenceDevice`].
-    pub device: String,
-    /// Options of the agent for this node, such as `plug`.
-    pub options: BTreeMap<String, String>,
-}
-
-/// A section `[[fence_device]]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FenceDevice {
-    /// Its name.
-    pub name: String,
-    /// The agent: a name on `PATH`, or an absolute path.
-    pub agent: String,
-    /// How long one run of the agent may take.
-    pub timeout_s: u32,
-    /// Options passed with every use.
-    pub options: BTreeMap<String, String>,
-}
-
 /// Section `[fence]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fence {
@@ -163,6 +155,17 @@ impl Config {
     #[must_use]
     pub fn node(&self, id: u32) -> Option<&Node> {
         self.nodes.iter().find(|node| node.id == id)
+    }
+
+    /// Whether the file holds what strangers may not know.
+    #[must_use]
+    pub fn has_secrets(&self) -> bool {
+        let devices = self.fence_devices.iter().map(|device| &device.options);
+        let uses = self.nodes.iter().flat_map(|node| &node.fence);
+        let uses = uses.flat_map(|method| &method.devices);
+        devices
+            .chain(uses.map(|used| &used.options))
+            .any(Options::has_secrets)
     }
 
     /// The fence device with this name.
@@ -246,6 +249,17 @@ pub enum LoadError {
         /// The system's reason.
         source: std::io::Error,
     },
+    /// The file holds secrets and everybody may read it.
+    #[error(
+        "{path} holds passwords of fence devices, and mode {mode:04o} lets every user of this \
+         machine read them; `chmod 0600 {path}` on every node, and change those passwords"
+    )]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
     /// The file has mistakes; one line each.
     #[error("{}", list(path, mistakes))]
     Mistakes {
@@ -277,14 +291,26 @@ pub fn parse(text: &str) -> Result<Config, Vec<ConfigError>> {
 /// # Errors
 /// [`LoadError`].
 pub fn load(path: &Path) -> Result<Config, LoadError> {
-    let text = std::fs::read_to_string(path).map_err(|source| LoadError::Read {
+    let read = || {
+        let mut file = File::open(path)?;
+        let mode = file.metadata()?.mode() & 0o7777;
+        let mut text = String::new();
+        file.read_to_string(&mut text)?;
+        Ok((text, mode))
+    };
+    let (text, mode) = read().map_err(|source| LoadError::Read {
         path: path.to_owned(),
         source,
     })?;
-    parse(&text).map_err(|mistakes| LoadError::Mistakes {
+    let config = parse(&text).map_err(|mistakes| LoadError::Mistakes {
         path: path.to_owned(),
         mistakes,
-    })
+    })?;
+    if config.has_secrets() && mode & FOR_OTHERS != 0 {
+        let path = path.to_owned();
+        return Err(LoadError::Open { path, mode });
+    }
+    Ok(config)
 }
 
 #[cfg(test)]

@@ -77,6 +77,25 @@ pub enum Reply {
 pub enum Event {
     /// The state as agreed now.
     State(State),
+    /// A watched fence device of this node answers again, or does no longer.
+    Device(Device),
+}
+
+/// A fence device as this node sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Device {
+    /// Its name in the configuration.
+    pub name: String,
+    /// Its agent.
+    pub agent: String,
+    /// It is asked so often whether it answers, seconds; 0: never.
+    pub monitor_s: u64,
+    /// When it was asked last, seconds since the epoch; 0: not yet.
+    pub at: u64,
+    /// Whether it answered then.
+    pub answers: bool,
+    /// What its agent said if it did not; empty if it did.
+    pub failure: String,
 }
 
 /// Who still has to be fenced.
@@ -177,6 +196,16 @@ pub struct Status {
     pub nodes: Vec<Node>,
     /// What the last failed attempt said, one line; empty if it succeeded.
     pub last_failure: String,
+    /// What this node's agents are doing against a victim: node, method, device and action; empty
+    /// if nothing.
+    #[serde(default)]
+    pub doing: String,
+    /// All configured fence devices.
+    #[serde(default)]
+    pub devices: Vec<Device>,
+    /// What is wrong with agents and their options on this node, one line each.
+    #[serde(default)]
+    pub complaints: Vec<String>,
 }
 
 /// The two halves of a subscriber's connection.

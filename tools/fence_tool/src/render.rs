@@ -3,6 +3,7 @@
 
 use std::io::Write;
 
+use fenced_client::Device;
 use fenced_client::Status;
 
 /// The listing of `fence_tool ls`: label padded to column 15, an empty line at
@@ -21,6 +22,15 @@ pub(crate) fn ls(out: &mut impl Write, status: &Status, nodes: bool) -> std::io:
     writeln!(out)?;
     if !status.last_failure.is_empty() {
         writeln!(out, "last failure  {}", status.last_failure)?;
+    }
+    if !status.doing.is_empty() {
+        writeln!(out, "doing         {}", status.doing)?;
+    }
+    for complaint in &status.complaints {
+        writeln!(out, "complaint     {complaint}")?;
+    }
+    for device in status.devices.iter().filter(|device| is_silent(device)) {
+        writeln!(out, "silent device {}: {}", device.name, device.failure)?;
     }
     writeln!(out)?;
     if nodes {
@@ -43,8 +53,24 @@ pub(crate) fn ls(out: &mut impl Write, status: &Status, nodes: bool) -> std::io:
             writeln!(out)?;
         }
         writeln!(out)?;
+        writeln!(out, "all devices")?;
+        for device in &status.devices {
+            let state = match (device.monitor_s, device.at) {
+                (0, _) => "not watched",
+                (_, 0) => "not asked yet",
+                (..) if device.answers => "answers",
+                (..) => "silent",
+            };
+            writeln!(out, "device {} agent {} {state}", device.name, device.agent)?;
+        }
+        writeln!(out)?;
     }
     Ok(())
+}
+
+/// Whether a device was asked last in vain.
+fn is_silent(device: &Device) -> bool {
+    device.at != 0 && !device.answers
 }
 
 #[cfg(test)]
@@ -81,6 +107,20 @@ mod tests {
             view: 4,
             nodes: vec![node(1, true, false), dead, was],
             last_failure: String::new(),
+            doing: "n2: method power: device pdu: off".into(),
+            devices: vec![device("pdu", 60, true), device("san", 0, false)],
+            complaints: Vec::new(),
+        }
+    }
+
+    fn device(name: &str, monitor_s: u64, answers: bool) -> Device {
+        Device {
+            name: name.into(),
+            agent: format!("fence_{name}"),
+            monitor_s,
+            at: if monitor_s == 0 { 0 } else { 1_800_000_100 },
+            answers,
+            failure: String::new(),
         }
     }
 
@@ -98,6 +138,12 @@ mod tests {
         );
         let failed = Status {
             last_failure: "n2: device vm: no answer".into(),
+            doing: String::new(),
+            complaints: vec!["agent fence_san: there is no such program".into()],
+            devices: vec![Device {
+                failure: "exit status: 1".into(),
+                ..device("pdu", 60, false)
+            }],
             ..status()
         };
         assert_eq!(

@@ -4,9 +4,11 @@
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 use toml::de::DeTable;
 
+use super::Action;
 use super::Cluster;
 use super::Config;
 use super::ConfigError;
@@ -21,10 +23,13 @@ use super::FenceDevice;
 use super::FenceMethod;
 use super::FenceUse;
 use super::KEY_FILE;
+use super::MONITOR_S_MAX;
+use super::MONITOR_S_MIN;
 use super::NAME_LIMIT;
 use super::NODE_ID_MAX;
 use super::NODE_LIMIT;
 use super::Node;
+use super::Options;
 use super::PORT;
 use super::POST_JOIN_DELAY_MS;
 use super::VOTES_MAX;
@@ -32,6 +37,9 @@ use super::reader::At;
 use super::reader::Mistakes;
 use super::reader::Section;
 use super::reader::within;
+
+/// Fence devices by name, and whether all options of one are secret.
+type Devices = BTreeMap<String, (FenceDevice, bool)>;
 
 /// Longest time limit of an agent, an hour.
 const FENCE_TIMEOUT_S_MAX: u32 = 3600;
@@ -64,7 +72,10 @@ fn read(root: &mut Section<'_, '_>, mistakes: &mut Mistakes<'_>) -> Option<Confi
     Some(Config {
         cluster,
         nodes,
-        fence_devices: fence_devices.into_values().collect(),
+        fence_devices: fence_devices
+            .into_values()
+            .map(|(device, _)| device)
+            .collect(),
         fence,
         dlm,
     })
@@ -76,24 +87,16 @@ fn cluster(
     mistakes: &mut Mistakes<'_>,
 ) -> Option<Cluster> {
     let name = name("name", &mut section, mistakes);
-    let key_file = section.optional::<String>("key_file", mistakes);
+    let key_file = absolute("key_file", &mut section, mistakes);
     let limits = DETECTION_MS_MIN..=DETECTION_MS_MAX;
     let detection_ms = section.number("detection_ms", limits, DETECTION_MS, mistakes);
     let ports = 1..=u32::from(u16::MAX);
     let port = section.number("port", ports, u32::from(PORT), mistakes);
     let expected_votes = expected_votes(&mut section, nodes, mistakes);
-    if let Some(key_file) = key_file
-        .as_ref()
-        .filter(|file| !file.value.starts_with('/'))
-    {
-        mistakes.add(&key_file.at, "key_file must be an absolute path");
-    }
     section.finish(mistakes);
     Some(Cluster {
         name: name?.value,
-        key_file: key_file
-            .map_or(KEY_FILE.to_owned(), |file| file.value)
-            .into(),
+        key_file: key_file.unwrap_or_else(|| KEY_FILE.into()),
         detection_ms,
         port: u16::try_from(port).unwrap_or(PORT),
         expected_votes,
@@ -175,11 +178,7 @@ impl<T: Ord + Clone + std::fmt::Display> Unique<T> {
     }
 }
 
-fn nodes(
-    root: &mut Section<'_, '_>,
-    devices: &BTreeMap<String, FenceDevice>,
-    mistakes: &mut Mistakes<'_>,
-) -> Vec<Node> {
+fn nodes(root: &mut Section<'_, '_>, devices: &Devices, mistakes: &mut Mistakes<'_>) -> Vec<Node> {
     let sections = root.tables("node", "[[node]]", mistakes);
     match sections.get(NODE_LIMIT) {
         Some(first) => {
@@ -251,7 +250,7 @@ fn address(section: &mut Section<'_, '_>, mistakes: &mut Mistakes<'_>) -> Option
 
 fn methods(
     section: &mut Section<'_, '_>,
-    known: &BTreeMap<String, FenceDevice>,
+    known: &Devices,
     mistakes: &mut Mistakes<'_>,
 ) -> Vec<FenceMethod> {
     let mut methods = Vec::new();
@@ -266,7 +265,16 @@ fn methods(
         }
         let uses = uses.into_iter();
         let devices = uses.filter_map(|section| usage(section, known, mistakes));
-        let devices = devices.collect();
+        let devices: Vec<FenceUse> = devices.collect();
+        let does = |used: &FenceUse| {
+            let device = known.get(&used.device).map(|(device, _)| device);
+            used.action.or(device.and_then(|device| device.action))
+        };
+        if !devices.is_empty() && devices.iter().all(|used| does(used) == Some(Action::On)) {
+            let message = "a method that only switches on fences nobody; one of its devices must \
+                           have the action reboot or off";
+            mistakes.add(&section.at, message);
+        }
         section.finish(mistakes);
         if let Some(name) = name {
             methods.push(FenceMethod {
@@ -280,26 +288,52 @@ fn methods(
 
 fn usage(
     mut section: Section<'_, '_>,
-    known: &BTreeMap<String, FenceDevice>,
+    known: &Devices,
     mistakes: &mut Mistakes<'_>,
 ) -> Option<FenceUse> {
     let device = section.required::<String>("device", mistakes);
-    let options = section.rest(mistakes);
+    let action = action(&mut section, mistakes);
+    let rest = section.rest(mistakes);
     let device = device?;
+    let is_secret = known
+        .get(&device.value)
+        .is_some_and(|(_, is_secret)| *is_secret);
+    let options = options(rest, is_secret);
     if !known.contains_key(&device.value) {
         let message = format!("there is no [[fence_device]] called {:?}", device.value);
         mistakes.add(&device.at, message);
     }
     Some(FenceUse {
         device: device.value,
+        action,
         options,
     })
 }
 
-fn fence_devices(
-    root: &mut Section<'_, '_>,
-    mistakes: &mut Mistakes<'_>,
-) -> BTreeMap<String, FenceDevice> {
+/// What a device is to do to a node: something after which it is known to be fenced.
+fn action(section: &mut Section<'_, '_>, mistakes: &mut Mistakes<'_>) -> Option<Action> {
+    let text = section.optional::<String>("action", mistakes)?;
+    let action = Action::of_method(&text.value);
+    if action.is_none() {
+        let message = format!(
+            "action {:?} does nothing to the node, so it would be called fenced while it runs; \
+             it must be reboot, off or on (or their names of old, disable and enable)",
+            text.value
+        );
+        mistakes.add(&text.at, message);
+    }
+    action
+}
+
+fn options(texts: BTreeMap<String, String>, is_secret: bool) -> Options {
+    let mut options = Options::default();
+    for (name, text) in texts {
+        options.set(&name, &text, is_secret);
+    }
+    options
+}
+
+fn fence_devices(root: &mut Section<'_, '_>, mistakes: &mut Mistakes<'_>) -> Devices {
     let mut devices = BTreeMap::new();
     let mut names = Unique::new("fence device");
     for mut section in root.tables("fence_device", "[[fence_device]]", mistakes) {
@@ -315,9 +349,18 @@ fn fence_devices(
         }
         let limits = 1..=FENCE_TIMEOUT_S_MAX;
         let timeout_s = section.number("timeout_s", limits, FENCE_TIMEOUT_S, mistakes);
-        let options = section
+        let monitor_s = section.optional::<i64>("monitor_s", mistakes);
+        let monitor_s = monitor_s.filter(|monitor| monitor.value != 0);
+        let limits = MONITOR_S_MIN..=MONITOR_S_MAX;
+        let monitor_s =
+            monitor_s.and_then(|monitor| within("monitor_s", &monitor, limits, mistakes));
+        let is_secret = section.optional::<bool>("secret", mistakes);
+        let is_secret = is_secret.is_some_and(|secret| secret.value);
+        let options_file = absolute("options_file", &mut section, mistakes);
+        let credential = credential(&mut section, mistakes);
+        let (action, texts) = section
             .table("options", "options = { name = value }", mistakes)
-            .map(|mut options| options.rest(mistakes))
+            .map(|mut options| (action(&mut options, mistakes), options.rest(mistakes)))
             .unwrap_or_default();
         section.finish(mistakes);
         if let (Some(name), Some(agent)) = (name, agent) {
@@ -325,12 +368,41 @@ fn fence_devices(
                 name: name.value.clone(),
                 agent: agent.value,
                 timeout_s,
-                options,
+                monitor_s: monitor_s.unwrap_or(0),
+                action,
+                options: options(texts, is_secret),
+                options_file,
+                credential,
             };
-            devices.insert(name.value, device);
+            devices.insert(name.value, (device, is_secret));
         }
     }
     devices
+}
+
+fn absolute(
+    key: &'static str,
+    section: &mut Section<'_, '_>,
+    mistakes: &mut Mistakes<'_>,
+) -> Option<PathBuf> {
+    let path = section.optional::<String>(key, mistakes)?;
+    if !path.value.starts_with('/') {
+        mistakes.add(&path.at, format!("{key} must be an absolute path"));
+    }
+    Some(path.value.into())
+}
+
+/// The name of a file in the directory of credentials, so no path.
+fn credential(section: &mut Section<'_, '_>, mistakes: &mut Mistakes<'_>) -> Option<String> {
+    let name = section.optional::<String>("credential", mistakes)?;
+    if name.value.is_empty() || name.value.contains('/') || name.value.starts_with('.') {
+        let message = format!(
+            "credential {:?} must be a name as LoadCredential= of the service has it",
+            name.value
+        );
+        mistakes.add(&name.at, message);
+    }
+    Some(name.value)
 }
 
 fn is_program(name: &str) -> bool {

@@ -53,16 +53,11 @@ fn a_good_file_is_read_with_its_defaults() {
     assert_eq!(ids, [1, 2, 3]);
     let device = &config.nodes[0].fence[0].devices[0];
     assert_eq!(device.device, "vm");
-    let options: Vec<(&str, &str)> = device
-        .options
-        .iter()
-        .map(|(key, value)| (key.as_str(), value.as_str()))
-        .collect();
-    assert_eq!(options, [("delay", "3"), ("plug", "n1"), ("verbose", "1")]);
-    assert_eq!(
-        config.fence_device("vm").unwrap().options["monitor"],
-        "/run/m"
-    );
+    assert_eq!(device.options.lines(), "delay=3\nplug=n1\nverbose=1\n");
+    let vm = config.fence_device("vm").unwrap();
+    assert_eq!(vm.options.open("monitor"), Some("/run/m"));
+    assert_eq!((vm.action, vm.monitor_s), (None, 0));
+    assert!(!config.has_secrets());
     assert_eq!(config.fence.post_join_delay_ms, POST_JOIN_DELAY_MS);
     assert!(config.fence.clean_start);
 }
@@ -158,6 +153,31 @@ fn single_mistakes_are_found_where_they_are() {
             "agent = \"sbin/fence_vm\"",
             "program name or an absolute path",
         ),
+        (
+            15,
+            "devices = [ { device = \"vm\", action = \"status\" } ]",
+            "action \"status\" does nothing to the node",
+        ),
+        (
+            15,
+            "devices = [ { device = \"vm\", action = \"on\" } ]",
+            "a method that only switches on fences nobody",
+        ),
+        (
+            23,
+            "monitor_s = 1",
+            "monitor_s is 1; it must be 10 to 86400",
+        ),
+        (
+            23,
+            "options_file = \"pdu\"",
+            "options_file must be an absolute path",
+        ),
+        (
+            23,
+            "credential = \"../x\"",
+            "must be a name as LoadCredential=",
+        ),
         (23, "timeout_s = 0", "timeout_s is 0; it must be 1 to 3600"),
         (25, "clean_start = 1", "clean_start must be true or false"),
         (25, "post_fail_delay_ms = -1", "post_fail_delay_ms is -1"),
@@ -167,7 +187,7 @@ fn single_mistakes_are_found_where_they_are() {
         // The first of two equal values comes first in the text.
         let line = match (line, replacement) {
             (8, "address = \"10.77.1.1\"") => 12,
-            (15, "devices = []") => 13,
+            (15, "devices = []" | "devices = [ { device = \"vm\", action = \"on\" } ]") => 13,
             _ => line,
         };
         assert!(
@@ -218,4 +238,48 @@ fn an_unreadable_file_is_named() {
             .to_string()
             .starts_with("reading /nonexistent/cluster.toml: ")
     );
+}
+
+#[test]
+fn secrets_are_known_by_name_or_by_word_and_shown_nowhere() {
+    let by_name = parse(&with(
+        15,
+        "devices = [ { device = \"vm\", password = \"hunter2\" } ]",
+    ));
+    let by_name = by_name.unwrap();
+    assert!(by_name.has_secrets());
+    assert!(!format!("{by_name:?}").contains("hunter2"));
+    let by_word = parse(&with(23, "secret = true")).unwrap();
+    let vm = by_word.fence_device("vm").unwrap();
+    assert_eq!(vm.options.open("monitor"), None);
+    let used = &by_word.nodes[0].fence[0].devices[0].options;
+    assert_eq!(
+        used.open("plug"),
+        None,
+        "a use of a secret device is secret, too"
+    );
+}
+
+#[test]
+fn a_file_with_secrets_that_everybody_may_read_is_refused() {
+    use std::os::unix::fs::PermissionsExt;
+    let path = std::env::temp_dir().join(format!("cluster-toml-{}", std::process::id()));
+    let text = with(
+        15,
+        "devices = [ { device = \"vm\", passwd = \"hunter2\" } ]",
+    );
+    std::fs::write(&path, text).unwrap();
+    let set = |mode| std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode));
+    set(0o644).unwrap();
+    let error = load(&path).unwrap_err().to_string();
+    assert!(
+        error.contains("chmod 0600") && !error.contains("hunter2"),
+        "{error}"
+    );
+    set(0o640).unwrap();
+    load(&path).unwrap();
+    std::fs::write(&path, GOOD).unwrap();
+    set(0o644).unwrap();
+    load(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
 }

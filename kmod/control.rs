@@ -180,6 +180,8 @@ impl WorkItem for Cleaner {
             lockspace::role_closed();
         }
         if before.membership == Holder::Closed {
+            STATE.lock().quorate = false;
+            lockspace::set_quorate(false);
             lockspace::stop_all("the membership daemon has gone");
         }
         // What was closed meanwhile has queued this work again.

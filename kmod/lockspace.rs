@@ -4,7 +4,7 @@
 //! Nothing about locks is decided here. This file has the object and how its parts are reached;
 //! [`registry`] which lockspaces there are, [`lifecycle`] how one is created and released,
 //! [`operations`] the calls of kernel users and programs, [`recovery`] stop, start and the steps of
-//! recovery, [`effects`] what lockcore wants done.
+//! recovery, [`quorum`] whether this node may act, [`effects`] what lockcore wants done.
 //!
 //! # Lock order
 //!
@@ -34,6 +34,7 @@ mod effects;
 mod handshake;
 mod lifecycle;
 mod operations;
+mod quorum;
 mod recoverd;
 mod recovery;
 mod registry;
@@ -80,6 +81,7 @@ pub(crate) use lifecycle::{
     create,
     CreateArgs, //
 };
+pub(crate) use quorum::set_quorate;
 pub(crate) use recovery::{
     role_closed,
     stop_all, //

@@ -213,6 +213,7 @@ fn quorum_set(request: &Request<'_>) -> Done {
     check(Role::Membership, request.port)?;
     let quorate = flag(request, Attr::Quorate)?;
     STATE.lock().quorate = quorate;
+    lockspace::set_quorate(quorate);
     Ok(())
 }
 

@@ -30,13 +30,15 @@ pub enum Fault {
     ReadBesideWrite,
     /// Operations go on while the lockspace is stopped.
     NotStopped,
+    /// Operations go on without quorum.
+    OpenWithoutQuorum,
     /// A directory node that looks for a new master makes everybody who asks one.
     EveryoneMaster,
 }
 
 impl Fault {
     /// All of them, with their names.
-    pub const ALL: [(&'static str, Fault); 12] = [
+    pub const ALL: [(&'static str, Fault); 13] = [
         ("not-resent", Fault::NotResent),
         ("taken-twice", Fault::TakenTwice),
         ("barrier-skipped", Fault::BarrierSkipped),
@@ -48,6 +50,7 @@ impl Fault {
         ("saved-lost", Fault::SavedLost),
         ("read-beside-write", Fault::ReadBesideWrite),
         ("not-stopped", Fault::NotStopped),
+        ("open-without-quorum", Fault::OpenWithoutQuorum),
         ("everyone-master", Fault::EveryoneMaster),
     ];
 }

@@ -17,7 +17,7 @@
 //! [`Lockspace::gone`].
 //!
 //! Invariants:
-//! - shards run only between the end of phase `Enable` and the next stop;
+//! - shards run only between the end of phase `Enable` and the next stop, and only with quorum;
 //! - a member that failed is reported with the last slot it was confirmed to have, once;
 //! - a reply that answers a request of an earlier recovery is dropped.
 
@@ -181,6 +181,8 @@ pub struct Lockspace {
     pub(super) started_ms: u64,
     /// What goes on again now that there was no memory, and when.
     pub(super) retry_ms: Option<u64>,
+    /// Whether this node may act for the cluster.
+    pub(super) quorate: bool,
 }
 
 impl Lockspace {
@@ -208,6 +210,7 @@ impl Lockspace {
             next_id: 1,
             started_ms: 0,
             retry_ms: None,
+            quorate: true,
         })
     }
 
@@ -269,6 +272,38 @@ impl Lockspace {
         }
         if core::mem::take(&mut self.is_done) {
             fx.recover_prep();
+        }
+    }
+
+    /// Whether this node may act for the cluster, as membership says. Without quorum the shards are
+    /// closed on return and recovery rests: the others may have given away what this node holds or
+    /// masters. With quorum again, and nothing stopped meanwhile, locking goes on where it was; it
+    /// needs no recovery, for the members are the same.
+    pub fn set_quorate<S: Shards, R: RecoveryEffects>(
+        &mut self,
+        quorate: bool,
+        shards: &S,
+        fx: &mut R,
+    ) {
+        if core::mem::replace(&mut self.quorate, quorate) == quorate {
+            return;
+        }
+        for index in 0..shards.count() {
+            if quorate || !fault(Fault::OpenWithoutQuorum) {
+                shards.with(index, |shard, _| shard.set_quorate(quorate));
+            }
+        }
+        let runs = match (&self.state, &self.phase) {
+            (State::Running, _) => true,
+            // The end of a recovery: shards run already, or some do.
+            (_, Phase::Drain(_) | Phase::Resend(_) | Phase::Grant(_)) => true,
+            (State::New | State::Stopped | State::Recovering | State::Failed, _) => false,
+        };
+        if quorate && runs {
+            fx.enabled();
+            if matches!(self.phase, Phase::Idle) {
+                self.phase = Phase::Reopen(0);
+            }
         }
     }
 

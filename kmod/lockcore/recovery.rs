@@ -19,6 +19,9 @@
 //! | Repair, DropSaved | value blocks, conversions; messages that mean nothing any more | |
 //! | Done | barrier | all |
 //! | Enable, Drain, Resend, Grant | locking goes on | |
+//!
+//! Without quorum nothing of this goes on. `Reopen` is no part of a recovery: it works off the
+//! messages that came meanwhile.
 
 use super::fault::Fault;
 use super::hash::name_hash;
@@ -99,6 +102,8 @@ pub(super) enum Phase {
     Drain(usize),
     Resend(usize),
     Grant(usize),
+    /// No recovery: messages that came without quorum are worked off.
+    Reopen(usize),
 }
 
 impl Phase {
@@ -123,7 +128,8 @@ impl Phase {
             | Phase::Enable(_)
             | Phase::Drain(_)
             | Phase::Resend(_)
-            | Phase::Grant(_) => None,
+            | Phase::Grant(_)
+            | Phase::Reopen(_) => None,
         }
     }
 }
@@ -141,6 +147,9 @@ pub(super) enum Step {
 impl Lockspace {
     /// When [`Lockspace::handle_timeout`] has something to do; a time that is past means at once.
     pub fn next_timeout(&self) -> Option<u64> {
+        if !self.quorate {
+            return None;
+        }
         if let Some(retry) = self.retry_ms {
             return Some(retry);
         }
@@ -161,7 +170,8 @@ impl Lockspace {
             | Phase::Enable(_)
             | Phase::Drain(_)
             | Phase::Resend(_)
-            | Phase::Grant(_) => Some(0),
+            | Phase::Grant(_)
+            | Phase::Reopen(_) => Some(0),
         }
     }
 
@@ -172,7 +182,7 @@ impl Lockspace {
         shards: &S,
         fx: &mut R,
     ) {
-        if self.retry_ms.is_some_and(|at| at > now_ms) {
+        if !self.quorate || self.retry_ms.is_some_and(|at| at > now_ms) {
             return;
         }
         self.retry_ms = None;
@@ -270,7 +280,10 @@ impl Lockspace {
                 }
                 step
             }
-            Phase::Drain(at) => self.drain_shard(now_ms, at, shards),
+            Phase::Drain(at) => {
+                self.drain_shard(now_ms, at, shards, Phase::Drain, Phase::Resend(0))
+            }
+            Phase::Reopen(at) => self.drain_shard(now_ms, at, shards, Phase::Reopen, Phase::Idle),
             Phase::Resend(at) => each(at, shards, Phase::Resend, Phase::Grant(0), |shard, fx| {
                 if !fault(Fault::WaitersForgotten) {
                     shard.resend_waiters(now_ms, fx);
@@ -401,15 +414,22 @@ impl Lockspace {
         }
     }
 
-    fn drain_shard<S: Shards>(&mut self, now_ms: u64, at: usize, shards: &S) -> Step {
+    fn drain_shard<S: Shards>(
+        &mut self,
+        now_ms: u64,
+        at: usize,
+        shards: &S,
+        phase: fn(usize) -> Phase,
+        next: Phase,
+    ) -> Step {
         let mut drained = Drained::Done;
-        let step = each(at, shards, Phase::Drain, Phase::Resend(0), |shard, fx| {
+        let step = each(at, shards, phase, next, |shard, fx| {
             drained = shard.drain_saved(now_ms, DRAIN_BATCH, fx);
         });
         match drained {
             Drained::Done => step,
-            Drained::More => Step::Again(Phase::Drain(at)),
-            Drained::NoMemory => self.pause(now_ms, Phase::Drain(at)),
+            Drained::More => Step::Again(phase(at)),
+            Drained::NoMemory => self.pause(now_ms, phase(at)),
         }
     }
 

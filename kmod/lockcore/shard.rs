@@ -96,6 +96,9 @@ enum Gate {
     Blocked,
     /// Recovered, saved messages are being worked off: later ones queue behind them.
     Draining,
+    /// Quorate again, the same with the messages of that time. Nothing was recovered meanwhile:
+    /// what they say is as true as when they were sent.
+    Reopening,
     /// Running.
     Open,
 }
@@ -122,6 +125,9 @@ pub struct Shard<O> {
     config: Config,
     members: Arc<Members>,
     gate: Gate,
+    /// Whether this node may act for the cluster. While not, local operations wait and messages are
+    /// saved, whatever the gate says: the others may be giving its locks away.
+    quorate: bool,
     /// The time of the call under way.
     now_ms: u64,
     locks: Arena<LockIndex, Lkb<O>>,
@@ -144,6 +150,7 @@ impl<O> Shard<O> {
             config,
             members,
             gate: Gate::Blocked,
+            quorate: true,
             now_ms: 0,
             locks: Arena::new((LOCK_ID_END >> config.shard_bits).saturating_sub(1)),
             resources: Arena::new(u32::MAX),
@@ -159,7 +166,21 @@ impl<O> Shard<O> {
 
     /// Whether local operations have to wait.
     pub fn is_blocked(&self) -> bool {
-        self.gate == Gate::Blocked
+        self.gate == Gate::Blocked || !self.quorate
+    }
+
+    /// Whether no recovery is under way, nor its saved messages being worked off.
+    fn is_settled(&self) -> bool {
+        matches!(self.gate, Gate::Reopening | Gate::Open)
+    }
+
+    /// Whether this node may act for the cluster from now on. On return nothing is granted any
+    /// more, or what came meanwhile can be worked off by [`Shard::drain_saved`].
+    pub fn set_quorate(&mut self, quorate: bool) {
+        self.quorate = quorate;
+        if quorate && self.gate == Gate::Open && self.saved.len() > 0 {
+            self.gate = Gate::Reopening;
+        }
     }
 
     /// Whether something is wrong inside: the lockspace must be stopped for good.
@@ -217,7 +238,7 @@ impl<O> Shard<O> {
 
     /// When [`Shard::handle_timeout`] has something to do.
     pub fn next_timeout(&self) -> Option<u64> {
-        if self.gate == Gate::Blocked {
+        if self.is_blocked() {
             return None;
         }
         let toss = self.next_toss_ms();
@@ -230,7 +251,7 @@ impl<O> Shard<O> {
     /// Frees what has been idle for long, and asks again what got an odd reply.
     pub fn handle_timeout<F: Effects<Owner = O>>(&mut self, now_ms: u64, fx: &mut F) {
         self.advance(now_ms);
-        if self.gate == Gate::Blocked {
+        if self.is_blocked() {
             return;
         }
         self.toss_idle(fx);
@@ -283,10 +304,10 @@ impl<O> Shard<O> {
 
     fn check_open(&mut self, now_ms: u64) -> Result<(), Refused> {
         self.advance(now_ms);
-        match self.gate {
-            Gate::Blocked => Err(Refused::Blocked),
-            Gate::Draining | Gate::Open => Ok(()),
+        if self.is_blocked() {
+            return Err(Refused::Blocked);
         }
+        Ok(())
     }
 
     /// Puts a lock that is in no list into a queue of its resource.

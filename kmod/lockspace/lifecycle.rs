@@ -147,6 +147,7 @@ pub(crate) fn create(args: CreateArgs<'_>) -> Result<Created> {
             Found::Busy(other) => other.settled.wait_killable()?,
         }
     }
+    new.heed_quorum();
     let joined = new.come_up();
     match joined {
         Ok(()) => registry::ready(&new),

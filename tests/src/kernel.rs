@@ -277,6 +277,13 @@ impl Space {
         self.recovery.control_stop(&reach, &mut Outside(&self.list));
     }
 
+    /// [`Lockspace::set_quorate`].
+    pub fn set_quorate(&mut self, quorate: bool) {
+        let reach = reach(&self.shards, &self.sink);
+        let outside = &mut Outside(&self.list);
+        self.recovery.set_quorate(quorate, &reach, outside);
+    }
+
     /// [`Lockspace::leave`].
     pub fn leave(&mut self) {
         let reach = reach(&self.shards, &self.sink);
@@ -422,6 +429,8 @@ pub struct Kernel {
     pub life: u64,
     /// The other nodes.
     pub links: BTreeMap<u32, Link>,
+    /// Whether it was told that this node may act for the cluster.
+    pub quorate: bool,
     /// The lockspace, if this node has it.
     pub space: Option<Space>,
     /// When the timer goes off that was set last.

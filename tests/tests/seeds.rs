@@ -15,6 +15,7 @@
 //! | saved-lost | messages of a recovery are lost: operations never end |
 //! | read-beside-write | PR beside EX |
 //! | not-stopped | operations during a recovery |
+//! | open-without-quorum | a node without quorum grants, while the others may do the same |
 //! | everyone-master | each node that asks becomes a new master |
 //! | fencing-ignored | a lockspace goes on while somebody who was lost has power and locks |
 //! | minority-acts | two clusters at once |

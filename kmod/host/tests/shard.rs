@@ -141,6 +141,79 @@ fn an_answer_that_no_operation_can_end_with_is_asked_again() {
 }
 
 #[test]
+fn without_quorum_nothing_is_granted_and_nothing_is_lost() {
+    let (mut shard, mut fx) = shard(2);
+    let name = name_of(1, 2);
+    let held = shard
+        .request(0, &name, asking(Mode::Nl, 0, 1), &mut fx)
+        .unwrap();
+    assert_eq!(fx.told, [(1, 0)]);
+    shard.set_quorate(false);
+    // Neither to this node, in any operation,
+    let up = || Conversion {
+        mode: Mode::Ex as i32,
+        flags: 0,
+        pid: 42,
+        wants_blocking: true,
+        lvb: None,
+    };
+    let new = shard.request(0, &name, asking(Mode::Ex, 0, 2), &mut fx);
+    assert_eq!(new.unwrap_err(), Refused::Blocked);
+    let converted = shard.convert(0, held, up(), |_| {}, &mut fx);
+    assert_eq!(converted.unwrap_err(), Refused::Blocked);
+    let unlocked = shard.unlock(0, held, 0, None, |_| {}, &mut fx);
+    assert_eq!(unlocked.unwrap_err(), Refused::Blocked);
+    // nor to another, which is as cut off as this one.
+    let asked = Message {
+        lkid: 77,
+        rqmode: Some(Mode::Pr),
+        asts: AST_BLOCKING,
+        hash: name_hash(name.as_bytes()),
+        extra: name.as_bytes(),
+        ..Message::new(MessageKind::Request)
+    };
+    assert_eq!(shard.receive(1, NodeId(2), &asked, &mut fx), Received::Done);
+    assert_eq!(
+        shard.next_timeout(),
+        None,
+        "nothing is tossed, nothing sent again"
+    );
+    assert_eq!(shard.drain_saved(1, 9, &mut fx), Drained::Done);
+    assert_eq!((fx.sent(), fx.told.len()), (vec![], 1));
+    assert_eq!(shard.counts().saved, 1);
+    // Quorate again it goes on where it was.
+    shard.set_quorate(true);
+    assert_eq!(shard.drain_saved(2, 9, &mut fx), Drained::Done);
+    assert_eq!(fx.sent(), [(2, MessageKind::RequestReply)]);
+    shard.convert(2, held, up(), |_| {}, &mut fx).unwrap();
+    assert_eq!(
+        fx.sent(),
+        [(2, MessageKind::Bast)],
+        "the reader is in the way"
+    );
+    shard.check().unwrap();
+}
+
+#[test]
+fn quorum_opens_nothing_that_is_stopped() {
+    let (mut shard, mut fx) = shard(1);
+    shard.set_quorate(false);
+    shard.stop();
+    shard.set_quorate(true);
+    let new = shard.request(0, &name(1), asking(Mode::Ex, 0, 1), &mut fx);
+    assert_eq!(new.unwrap_err(), Refused::Blocked);
+    shard.set_quorate(false);
+    shard.enable();
+    let new = shard.request(0, &name(1), asking(Mode::Ex, 0, 1), &mut fx);
+    assert_eq!(new.unwrap_err(), Refused::Blocked);
+    shard.set_quorate(true);
+    assert_eq!(shard.drain_saved(0, 1, &mut fx), Drained::Done);
+    shard
+        .request(0, &name(1), asking(Mode::Ex, 0, 1), &mut fx)
+        .unwrap();
+}
+
+#[test]
 fn who_is_not_the_master_makes_the_owner_look_again() {
     let (mut shard, mut fx) = shard(3);
     let name = name_of(2, 3);

@@ -2,7 +2,7 @@
 //! What must hold between any two calls of a shard. Walks everything: for tests and the simulator.
 
 use super::grant::Stage;
-use super::{Gate, Shard};
+use super::Shard;
 use crate::lockcore::arena::{Key, LockIndex, ResourceIndex};
 use crate::lockcore::lkb::state::{LOOKUP_QUEUED, RESEND, RETRY};
 use crate::lockcore::lkb::{Queue, Waiting};
@@ -57,7 +57,7 @@ impl<O> Shard<O> {
             && !bouncing
             && !lock.is(RESEND)
             && !lock.is(RETRY)
-            && self.gate == Gate::Open
+            && self.is_settled()
         {
             return Err("a lock waits for another node though the master is here");
         }
@@ -117,7 +117,7 @@ impl<O> Shard<O> {
     ) -> Result<(), &'static str> {
         let lock = self.lock(i);
         let rsb = self.resource(r);
-        let settled = self.gate == Gate::Open && !rsb.is(state::GRANT);
+        let settled = self.is_settled() && !rsb.is(state::GRANT);
         match queue {
             Queue::Grant | Queue::Convert => match lock.granted {
                 Some(mode) if !rsb.admits(mode, lock.granted) && settled => {

@@ -25,7 +25,7 @@ use crate::lockcore::wire::message::{Message, MessageKind};
 use crate::platform::{fault, KVec};
 
 impl<O> Shard<O> {
-    /// A lock message from `from`. During a recovery it is saved.
+    /// A lock message from `from`. During a recovery, and without quorum, it is saved.
     pub fn receive<F: Effects<Owner = O>>(
         &mut self,
         now_ms: u64,
@@ -34,7 +34,7 @@ impl<O> Shard<O> {
         fx: &mut F,
     ) -> Received {
         self.advance(now_ms);
-        if self.gate != Gate::Open {
+        if self.gate != Gate::Open || !self.quorate {
             if fault(Fault::SavedLost) {
                 return Received::Done;
             }
@@ -126,7 +126,7 @@ impl<O> Shard<O> {
         let r = self.find(hash, name.as_bytes());
         if !r.is_none() {
             let rsb = self.resource(r);
-            let said_so = from == rsb.directory && rsb.is(IDLE) && self.gate == Gate::Open;
+            let said_so = from == rsb.directory && rsb.is(IDLE) && self.is_settled();
             return match rsb.master() {
                 Some(master) if master == own => Ok(()),
                 // The directory node decides who is master, and it thinks we are.
@@ -139,7 +139,7 @@ impl<O> Shard<O> {
             return Err(ENOTBLK);
         }
         // What was sent before a recovery was not sent by the directory node of now.
-        if directory == own || directory == from && self.gate == Gate::Open {
+        if directory == own || directory == from && self.is_settled() {
             Ok(())
         } else {
             Err(EBADR)

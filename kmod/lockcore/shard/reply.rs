@@ -10,7 +10,7 @@
 use super::grant::alternative;
 use super::receive::same_kind;
 use super::send::{EBADR, EINPROGRESS, ENOENT, ENOTBLK};
-use super::{Effects, Gate, Received, Shard, Status};
+use super::{Effects, Received, Shard, Status};
 use crate::lockcore::arena::{LockIndex, ResourceIndex};
 use crate::lockcore::flags::{FORCEUNLOCK, SBF_ALTMODE, SBF_DEMOTED};
 use crate::lockcore::lkb::state::{BOUNCED, OVERLAP_CANCEL, OVERLAP_UNLOCK, RESEND};
@@ -106,7 +106,7 @@ impl<O> Shard<O> {
         }
         // A refusal that was saved is of before the recovery: that node may have forgotten since
         // that it was the master, and has then told nobody.
-        let refused = m.result == AGAIN && self.gate == Gate::Open;
+        let refused = m.result == AGAIN && self.is_settled();
         if taken || refused {
             if let Err(received) = self.record_confirmed(r, from) {
                 return received;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Messages that came during a recovery, until they can be dealt with.
+//! Messages that came during a recovery or without quorum, until they can be dealt with.
 //!
 //! None is lost for want of memory: one that cannot be saved is refused and stays with who brought
-//! it. At the end of a recovery they are worked off in order, and what comes meanwhile queues
+//! it. At the end of that time they are worked off in order, and what comes meanwhile queues
 //! behind them.
 
 use super::{Effects, Gate, Received, Shard};
@@ -141,7 +141,7 @@ impl<O> Shard<O> {
         fx: &mut F,
     ) -> Drained {
         self.advance(now_ms);
-        if self.gate != Gate::Draining {
+        if !self.quorate || !matches!(self.gate, Gate::Draining | Gate::Reopening) {
             return Drained::Done;
         }
         for _message in 0..limit {

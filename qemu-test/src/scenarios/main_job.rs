@@ -256,6 +256,9 @@ async fn minority(
         unreachable!("three clients")
     };
     let power = cluster.power_log().events().len();
+    // n1 masters this one: alone it could grant itself anything there.
+    n1.say("lock h cellar NL").await?;
+    n1.expect("ast h status=0 mode=NL").await?;
     let start = Instant::now();
     for (a, b) in [(1, 2), (1, 3), (2, 3)] {
         cluster.switch().cut(a, b);
@@ -268,15 +271,21 @@ async fn minority(
         "the reason names nobody: {status}"
     );
     ctx.tell(&format!("all links are cut; n1 stops: {reason}"));
+    n1.say("convert h EX").await?;
     n1.say("lock g attic EX").await?;
     stack.wait_for_quorate(2, false).await?;
     stack.wait_for_quorate(3, false).await?;
     ensure!(!n1.has("ast g "), "n1 was granted what n2 holds");
+    ensure!(
+        !n1.has("ast h status=0 mode=EX"),
+        "n1 granted itself a lock without quorum"
+    );
     cluster.switch().heal_all();
     for id in [1, 2, 3] {
         stack.wait_for_quorate(id, true).await?;
     }
     ctx.tell("the links are healed; all three go on in the view they had, nobody was fenced");
+    n1.expect_any("ast h status=0 mode=EX").await?;
     n2.expect_any("bast f").await?;
     ensure!(!n1.has("ast g "), "n1 was granted what n2 holds");
     n2.say("unlock f").await?;

@@ -52,7 +52,9 @@ impl World {
                     return Ok(());
                 }
                 machine.mount = Mount::Joining;
-                machine.kernel.space = Some(Space::new(node, shard_bits, toss_ms));
+                let mut space = Space::new(node, shard_bits, toss_ms);
+                space.set_quorate(machine.kernel.quorate);
+                machine.kernel.space = Some(space);
                 trace!(self, "node {node} wants the lockspace");
                 self.say(node, Report::Join);
                 if leaves {

@@ -362,6 +362,11 @@ impl World {
                     self,
                     "node {node} lock {handle} ({id:x?}) {status:?} {mode:?} stale: {stale} {lvb:?}"
                 );
+                if !self.machine(node).kernel.quorate {
+                    return broken(format!(
+                        "node {node} tells lock {handle} {status:?}, and was told that it may not act"
+                    ));
+                }
                 if uses {
                     let lvb = lvb.as_deref();
                     self.truth.completed(handle, id, status, stale, mode, lvb)?;

@@ -46,6 +46,8 @@ pub(super) enum Update {
     Own(u64),
     /// Another node.
     Node { other: u32, life: u64, up: bool },
+    /// Whether this node may act.
+    Quorum(bool),
 }
 
 fn address(node: u32) -> SocketAddr {
@@ -187,6 +189,7 @@ impl World {
                 if let Some(cmand) = &mut self.machine(node).cmand {
                     cmand.quorate = Some(quorate);
                 }
+                self.update(node, Update::Quorum(quorate));
                 self.tell_subscribers(node, &News::Quorum(quorate));
             }
             Effect::Peer {
@@ -411,7 +414,22 @@ impl World {
                 Ok(())
             }
             Update::Node { other, life, up } => self.configure(node, other, life, up),
+            Update::Quorum(quorate) => self.set_quorate(node, quorate),
         }
+    }
+
+    /// The kernel hears whether it may act.
+    pub(super) fn set_quorate(&mut self, node: u32, quorate: bool) -> Result<(), Violation> {
+        trace!(
+            self,
+            "node {node}: the kernel hears that quorate is {quorate}"
+        );
+        let kernel = &mut self.machine(node).kernel;
+        kernel.quorate = quorate;
+        if let Some(space) = &mut kernel.space {
+            space.set_quorate(quorate);
+        }
+        self.settle(node)
     }
 
     fn configure(&mut self, node: u32, other: u32, life: u64, up: bool) -> Result<(), Violation> {

@@ -287,6 +287,10 @@ impl World {
     /// The kernel notices that the socket of a daemon was closed: its lockspaces stop, and nobody
     /// waits for an answer of dlm_controld any more.
     pub(super) fn closed(&mut self, node: u32, who: Who) -> Result<(), Violation> {
+        if who == Who::Cmand {
+            // Nobody says any more that it may act.
+            self.set_quorate(node, false)?;
+        }
         self.stop(node)?;
         let machine = self.machine(node);
         let waits = matches!(machine.mount, Mount::Joining | Mount::Leaving);

@@ -68,7 +68,10 @@ use crate::ffi::workqueue::WorkQueue;
 use crate::lockcore::lockspace::Lockspace as Recovery;
 use crate::lockcore::members::NodeId;
 use crate::lockcore::shard::Shard;
-use crate::uapi::lock::LOCKSPACE_NAME_MAX;
+use crate::uapi::lock::{
+    is_same_lockspace,
+    LOCKSPACE_NAME_MAX, //
+};
 use handshake::Handshake;
 use recoverd::Recoverd;
 use recovery::Step;
@@ -242,6 +245,11 @@ impl Lockspace {
     /// Whether its users are programs.
     pub(crate) fn is_for_programs(&self) -> bool {
         self.for_programs
+    }
+
+    /// Whether the creator of `other`, which has the same name, would be right here.
+    fn is_same_as(&self, other: &Self) -> bool {
+        is_same_lockspace((self.flags, other.flags), (self.lvblen, other.lvblen))
     }
 
     /// Minor number of its device, if it has one.

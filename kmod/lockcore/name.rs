@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Names of resources: up to 64 arbitrary bytes, of which the length is part.
+//! Names of resources: 1 to 64 arbitrary bytes, of which the length is part.
 //!
 //! Two names are one resource only if they have the same length and the same bytes: `a` and `a`
 //! with a zero byte behind it are two. [`ResourceName`] is the value that is passed around;
@@ -23,8 +23,13 @@ pub struct ResourceName {
 }
 
 impl ResourceName {
-    /// `None` if `bytes` are more than [`NAME_MAX`].
+    /// `None` if `bytes` are none, or more than [`NAME_MAX`]. An empty name cannot be told to a
+    /// directory node in a recovery, where it means the end of the names: a resource of that name
+    /// would have two masters.
     pub fn new(bytes: &[u8]) -> Option<Self> {
+        if bytes.is_empty() {
+            return None;
+        }
         let mut name = Self {
             len: u8::try_from(bytes.len()).ok()?,
             bytes: [0; NAME_MAX],
@@ -119,7 +124,7 @@ mod tests {
     #[test]
     fn every_length_up_to_64_is_kept() {
         let bytes: Vec<u8> = (1..=200).collect();
-        for len in 0..=NAME_MAX {
+        for len in 1..=NAME_MAX {
             let name = ResourceName::new(&bytes[..len]).unwrap();
             assert_eq!(name.as_bytes(), &bytes[..len]);
             let stored = StoredName::new(&name).unwrap();

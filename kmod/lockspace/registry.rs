@@ -80,6 +80,8 @@ fn found(entry: &mut Entry, new: &Lockspace, exclusive: bool) -> Result<Found> {
         Phase::Joining | Phase::Ready if exclusive => Err(EEXIST),
         // Locks of programs and of the kernel in one lockspace could not be told apart by others.
         Phase::Ready if entry.ls.is_for_programs() != new.is_for_programs() => Err(EEXIST),
+        // Its locks would be written with value blocks of another length, or looked for elsewhere.
+        Phase::Ready if !entry.ls.is_same_as(new) => Err(EINVAL),
         Phase::Ready => {
             entry.uses = entry.uses.checked_add(1).ok_or(EMFILE)?;
             Ok(Found::Ready(entry.ls.clone()))

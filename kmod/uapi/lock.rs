@@ -50,6 +50,12 @@ pub const LSFL_SOFTIRQ: u32 = 0x10;
 /// Flags that are this node's own business; all others must be equal on all members.
 pub const LSFL_LOCAL: u32 = LSFL_FS | LSFL_NEWEXCL | LSFL_SOFTIRQ;
 
+/// Whether two creators of one name mean the same lockspace: value blocks of one length, and the
+/// same flags but for those that are each one's own business.
+pub const fn is_same_lockspace(flags: (u32, u32), lvblen: (u32, u32)) -> bool {
+    (flags.0 ^ flags.1) & !LSFL_LOCAL == 0 && lvblen.0 == lvblen.1
+}
+
 /// How [`dlm_release_lockspace`](../../capi/fn.dlm_release_lockspace.html) treats what is left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Release {
@@ -105,5 +111,14 @@ mod tests {
         }
         assert_eq!(Release::from_raw(5), None);
         assert_eq!(Release::from_raw(u32::MAX), None);
+    }
+
+    #[test]
+    fn creators_agree_on_what_all_members_must_agree_on() {
+        assert!(is_same_lockspace((0, 0), (32, 32)));
+        assert!(is_same_lockspace((LSFL_LOCAL, 0), (32, 32)));
+        assert!(is_same_lockspace((LSFL_NEWEXCL, LSFL_SOFTIRQ), (0, 0)));
+        assert!(!is_same_lockspace((0, 0), (32, 64)));
+        assert!(!is_same_lockspace((1, 0), (32, 32)), "nodir");
     }
 }

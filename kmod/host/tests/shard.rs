@@ -28,6 +28,7 @@ struct Sink {
     sent: Vec<(u32, Message<'static>, Vec<u8>)>,
     told: Vec<(u32, i32)>,
     released: Vec<u32>,
+    blocked: Vec<(u32, Mode)>,
 }
 
 impl Effects for Sink {
@@ -44,7 +45,9 @@ impl Effects for Sink {
         self.told.push((*owner, done.status.errno()));
     }
 
-    fn blocking(&mut self, _owner: &mut u32, _id: LockId, _mode: Mode) {}
+    fn blocking(&mut self, owner: &mut u32, _id: LockId, mode: Mode) {
+        self.blocked.push((*owner, mode));
+    }
 
     fn release(&mut self, owner: u32) {
         self.released.push(owner);
@@ -138,6 +141,74 @@ fn an_answer_that_no_operation_can_end_with_is_asked_again() {
     let convert = (2, MessageKind::Convert);
     assert_eq!(fx.sent(), [convert, convert]);
     shard.check().unwrap();
+}
+
+/// The owner gives a queued request up while the master's grant and, behind it, a blocking callback
+/// are on their way.
+#[test]
+fn a_lock_whose_grant_was_never_told_is_in_nobodys_way() {
+    for told_first in [None, Some(Mode::Pr)] {
+        let (mut shard, mut fx) = shard(2);
+        let name = name_of(2, 2);
+        let id = shard
+            .request(
+                0,
+                &name,
+                asking(told_first.unwrap_or(Mode::Ex), 0, 1),
+                &mut fx,
+            )
+            .unwrap();
+        let result = if told_first.is_some() { 0 } else { EINPROGRESS };
+        let answer = reply(MessageKind::RequestReply, id, result);
+        shard.receive(0, NodeId(2), &answer, &mut fx);
+        if told_first.is_some() {
+            // The same for a conversion: it holds PR as far as it knows.
+            let up = Conversion {
+                mode: Mode::Ex as i32,
+                flags: 0,
+                pid: 42,
+                wants_blocking: true,
+                lvb: None,
+            };
+            shard.convert(0, id, up, |_| {}, &mut fx).unwrap();
+            let answer = reply(MessageKind::ConvertReply, id, EINPROGRESS);
+            shard.receive(0, NodeId(2), &answer, &mut fx);
+        }
+        shard
+            .unlock(0, id, FORCEUNLOCK, None, |_| {}, &mut fx)
+            .unwrap();
+        shard.receive(0, NodeId(2), &reply(MessageKind::Grant, id, 0), &mut fx);
+        let blocking = |mode| Message {
+            bastmode: Some(mode),
+            ..reply(MessageKind::Bast, id, 0)
+        };
+        shard.receive(0, NodeId(2), &blocking(Mode::Pr), &mut fx);
+        assert_eq!(fx.blocked, [], "{told_first:?}");
+        shard.receive(0, NodeId(2), &blocking(Mode::Ex), &mut fx);
+        let known = told_first.map(|_| (1, Mode::Ex));
+        assert_eq!(fx.blocked, Vec::from_iter(known), "{told_first:?}");
+    }
+}
+
+#[test]
+fn an_empty_name_is_refused_from_everywhere() {
+    assert!(ResourceName::new(b"").is_none());
+    let (mut shard, mut fx) = shard(2);
+    let asked = Message {
+        lkid: 77,
+        rqmode: Some(Mode::Ex),
+        hash: name_hash(b""),
+        extra: b"",
+        ..Message::new(MessageKind::Request)
+    };
+    let received = shard.receive(0, NodeId(2), &asked, &mut fx);
+    assert_eq!(received, Received::Dropped);
+    let (_, answer, _) = &fx.sent[0];
+    assert_eq!(
+        (answer.kind, answer.result),
+        (MessageKind::RequestReply, -22)
+    );
+    assert_eq!(shard.counts().resources, 0);
 }
 
 #[test]

@@ -39,11 +39,13 @@ impl<O> Shard<O> {
     }
 
     /// Tells the owner of a lock of this node that it is in the way of `mode`, unless it can be
-    /// seen that it need not know.
+    /// seen that it need not know. An owner that was told of no completion yet holds nothing as far
+    /// as it knows, and gets none of its callbacks: it may have given the request up while the
+    /// grant was on its way.
     pub(super) fn blocking<F: Effects<Owner = O>>(&mut self, i: LockIndex, mode: Mode, fx: &mut F) {
         let id = self.id_of(i);
         let lock = self.locks.get_mut(i);
-        let gave_way = lock.last_completion.is_some_and(|m| m.is_compatible(mode));
+        let gave_way = lock.last_completion.is_none_or(|m| m.is_compatible(mode));
         let said = lock
             .last_blocking
             .is_some_and(|last| last == mode || (last > mode && last > Mode::Pr));

@@ -6,12 +6,21 @@
 //! [`Connection`] is for daemons: replies and events arrive in one ordered
 //! stream, because their order is what a group member relies on.
 
+use std::io;
 use std::io::Read;
 use std::io::Write;
+use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::path::PathBuf;
 use std::time::Duration;
+use std::time::Instant;
 
+use nix::sys::socket::AddressFamily;
+use nix::sys::socket::SockFlag;
+use nix::sys::socket::SockType;
+use nix::sys::socket::UnixAddr;
+use nix::sys::socket::connect as connect_socket;
+use nix::sys::socket::socket;
 use serde::Deserialize;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -107,7 +116,17 @@ pub enum CallError {
         /// The socket.
         path: PathBuf,
     },
-    /// The connection broke, or no answer came in time.
+    /// It is there and says nothing.
+    #[error(
+        "{daemon} does not answer: nothing within {} s; it is stopped or hangs, see \
+         `systemctl status {daemon}`",
+        CALL_TIMEOUT.as_secs()
+    )]
+    NoAnswer {
+        /// Name of the daemon.
+        daemon: &'static str,
+    },
+    /// The connection broke.
     #[error("talking to {daemon}: {source}")]
     Broken {
         /// Name of the daemon.
@@ -151,33 +170,73 @@ where
     R: DeserializeOwned,
     E: DeserializeOwned,
 {
-    let broken = |source| CallError::Broken { daemon, source };
+    let deadline = Instant::now() + CALL_TIMEOUT;
+    let broken = |source: io::Error| {
+        if is_late(&source) {
+            return CallError::NoAnswer { daemon };
+        }
+        CallError::Broken { daemon, source }
+    };
     let unframed = |source| CallError::Frame { daemon, source };
-    let mut stream = std::os::unix::net::UnixStream::connect(path)
-        .map_err(|source| connect_error(daemon, path, source))?;
-    stream
-        .set_read_timeout(Some(CALL_TIMEOUT))
-        .map_err(broken)?;
-    stream
-        .set_write_timeout(Some(CALL_TIMEOUT))
-        .map_err(broken)?;
+    let mut stream = connect_in_time(path).map_err(|source| {
+        if is_late(&source) {
+            return CallError::NoAnswer { daemon };
+        }
+        connect_error(daemon, path, source)
+    })?;
     let bytes =
         frame::encode(&ClientFrame { id: 1, request }, frame::REQUEST_LIMIT).map_err(unframed)?;
-    stream.write_all(&bytes).map_err(broken)?;
+    // A client that is refused is told before it has said anything, and then cannot.
+    let sent = stream.write_all(&bytes);
     let mut decoder = Decoder::new(frame::REPLY_LIMIT);
     let mut buffer = [0; 16 * 1024];
     loop {
         while let Some(answer) = decoder.take::<ServerFrame<R, E>>().map_err(unframed)? {
             match answer {
                 ServerFrame::Reply { id: 1, reply } => return Ok(reply?),
+                // To nothing that was asked: the connection is refused, or ends.
+                ServerFrame::Reply {
+                    reply: Err(refusal),
+                    ..
+                } => return Err(refusal.into()),
                 ServerFrame::Reply { .. } | ServerFrame::Event(_) => {}
             }
         }
-        match stream.read(&mut buffer).map_err(broken)? {
-            0 => return Err(broken(std::io::ErrorKind::UnexpectedEof.into())),
-            n => decoder.feed(&buffer[..n]),
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(CallError::NoAnswer { daemon });
+        }
+        stream.set_read_timeout(Some(left)).map_err(broken)?;
+        match stream.read(&mut buffer) {
+            Ok(0) => {
+                let end = || io::ErrorKind::UnexpectedEof.into();
+                return Err(broken(sent.err().unwrap_or_else(end)));
+            }
+            Ok(n) => decoder.feed(&buffer[..n]),
+            Err(error) => return Err(broken(sent.err().unwrap_or(error))),
         }
     }
+}
+
+/// What the system says of a socket whose time is over.
+fn is_late(error: &io::Error) -> bool {
+    let kinds = [io::ErrorKind::WouldBlock, io::ErrorKind::TimedOut];
+    kinds.contains(&error.kind())
+}
+
+/// Connects, or gives up: the queue of a daemon that is stopped fills, and then waits.
+fn connect_in_time(path: &Path) -> io::Result<std::os::unix::net::UnixStream> {
+    let socket = socket(
+        AddressFamily::Unix,
+        SockType::Stream,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )?;
+    let stream = std::os::unix::net::UnixStream::from(socket);
+    // Connecting counts as sending.
+    stream.set_write_timeout(Some(CALL_TIMEOUT))?;
+    connect_socket(stream.as_raw_fd(), &UnixAddr::new(path)?)?;
+    Ok(stream)
 }
 
 /// The sending half of a daemon's connection to another daemon.

@@ -132,3 +132,15 @@ fn sigterm_leaves_cleanly() {
     let status = n1.status();
     assert!(status.reason.contains("n2 has left"), "{}", status.reason);
 }
+
+#[test]
+fn a_tool_says_which_daemon_does_not_answer() {
+    let place = Place::new();
+    let n1 = place.start("n1", "n1", &place.three_config());
+    n1.status();
+    n1.signal(Signal::SIGSTOP);
+    let asked = cmand_client::call(&n1.socket, &cmand_client::Request::Status);
+    n1.signal(Signal::SIGCONT);
+    let error = asked.unwrap_err().to_string();
+    assert!(error.starts_with("cmand does not answer"), "{error}");
+}

@@ -10,6 +10,8 @@ use std::io;
 use std::path::Path;
 use std::path::PathBuf;
 
+use cluster_rt::files;
+
 /// Where the number is kept.
 #[derive(Debug)]
 pub(crate) struct Memory {
@@ -56,10 +58,13 @@ impl Memory {
     }
 
     fn write(&self) -> io::Result<()> {
-        std::fs::create_dir_all(&self.directory)?;
-        let (new, path) = (self.file("cmand.view.new"), self.file("cmand.view"));
-        std::fs::write(&new, format!("{}\n", self.view_floor))?;
-        std::fs::rename(new, path)
+        files::make_directory(&self.directory, files::PUBLIC_DIRECTORY)?;
+        let text = format!("{}\n", self.view_floor);
+        files::replace(
+            &self.file("cmand.view"),
+            text.as_bytes(),
+            files::PRIVATE_FILE,
+        )
     }
 
     fn file(&self, name: &str) -> PathBuf {

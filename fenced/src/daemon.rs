@@ -528,7 +528,12 @@ impl Daemon {
         id: u64,
         request: Request,
     ) -> Result<(), DaemonError> {
-        let privileged = peer.require_privileged();
+        if !request.is_public()
+            && let Err(refusal) = peer.require_privileged()
+        {
+            self.server.reply(client, id, Err::<Reply, _>(refusal));
+            return Ok(());
+        }
         let message = match request {
             Request::Status => {
                 let nodes = self.settings.names.keys().copied();
@@ -541,31 +546,25 @@ impl Daemon {
                 return Ok(());
             }
             Request::Dump => {
-                let reply = privileged.map(|()| Reply::Dump(self.log.dump()));
+                let reply = Ok(Reply::Dump(self.log.dump()));
                 self.server.reply(client, id, reply);
                 return Ok(());
             }
             Request::Subscribe { client: name } => {
                 tracing::debug!(%client, name, "subscribed");
+                self.server.reply(client, id, Ok(Reply::Done));
+                self.subscribers.insert(client);
                 self.server
-                    .reply(client, id, privileged.map(|()| Reply::Done));
-                if peer.is_privileged() {
-                    self.subscribers.insert(client);
-                    self.server
-                        .event(client, fenced_client::Event::State(self.told.clone()));
-                }
+                    .event(client, fenced_client::Event::State(self.told.clone()));
                 return Ok(());
             }
             Request::FenceWhenGone { reason } => {
-                if peer.is_privileged() {
-                    tracing::debug!(%client, ?reason, "fence when gone");
-                    match reason {
-                        Some(reason) => self.needed.insert(client, reason),
-                        None => self.needed.remove(&client),
-                    };
-                }
-                self.server
-                    .reply(client, id, privileged.map(|()| Reply::Done));
+                tracing::debug!(%client, ?reason, "fence when gone");
+                match reason {
+                    Some(reason) => self.needed.insert(client, reason),
+                    None => self.needed.remove(&client),
+                };
+                self.server.reply(client, id, Ok(Reply::Done));
                 return Ok(());
             }
             Request::Fence {
@@ -592,7 +591,7 @@ impl Daemon {
                 })
             }
         };
-        match privileged.and(message) {
+        match message {
             Ok(message) => {
                 self.waiting.insert(self.next_request, (client, id));
                 self.next_request += 1;

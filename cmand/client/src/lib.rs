@@ -161,6 +161,23 @@ pub enum Request {
     },
 }
 
+impl Request {
+    /// Whether a user without rights may ask it: all of them that show state and change
+    /// nothing. The man page lists them.
+    #[must_use]
+    pub fn is_public(&self) -> bool {
+        match self {
+            Self::Status | Self::Nodes => true,
+            Self::Dump
+            | Self::Subscribe { .. }
+            | Self::GroupJoin { .. }
+            | Self::GroupLeave { .. }
+            | Self::GroupSend { .. }
+            | Self::Leave { .. } => false,
+        }
+    }
+}
+
 /// Answers to requests.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -7,6 +7,7 @@
 pub mod client;
 pub mod config;
 pub mod exit;
+pub mod files;
 pub mod frame;
 pub mod log;
 pub mod notify;

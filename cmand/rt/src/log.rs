@@ -6,6 +6,11 @@
 //! the memory has, and what is pushed out of the memory before that is counted
 //! and lost there. Nor does a real-time thread spin for an ordinary one here: the
 //! one lock is held for a few instructions, and waiting for it is sleeping.
+//!
+//! Before a line that a peer, a stranger or a local user can cause stands
+//! [`is_due`].
+
+mod limits;
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
@@ -15,6 +20,7 @@ use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::sync::PoisonError;
 use std::time::Duration;
+use std::time::Instant;
 
 use tracing::Event;
 use tracing::Level;
@@ -30,11 +36,17 @@ use tracing_subscriber::layer::Context;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use limits::LeftOut;
+use limits::Limits;
+
 /// Lines kept in memory: some minutes of a busy cluster's decisions.
 const MEMORY_LINES: usize = 4096;
 
-/// Longest line, bytes; with [`MEMORY_LINES`] a dump stays well below what one
-/// reply may hold.
+/// Bytes of lines kept in memory. Most lines are short; long ones, which others may
+/// cause, push out more of them. A dump stays well below what one reply may hold.
+const MEMORY_BYTES: usize = 1024 * 1024;
+
+/// Longest line, bytes.
 const LINE_LIMIT: usize = 1024;
 
 /// How long [`Log::flush`] waits for stderr.
@@ -51,6 +63,8 @@ struct Line {
 #[derive(Debug, Default)]
 struct Lines {
     kept: VecDeque<Line>,
+    /// Sum of their lengths.
+    bytes: usize,
     /// Number of the next line.
     next: u64,
     /// The writer has taken all lines before this one.
@@ -68,12 +82,16 @@ impl Lines {
     }
 
     fn keep(&mut self, line: Line) {
-        if self.kept.len() == MEMORY_LINES {
+        self.bytes += line.text.len();
+        while self.kept.len() == MEMORY_LINES || self.bytes > MEMORY_BYTES {
             let first = self.first();
-            let oldest = self.kept.pop_front();
+            let Some(oldest) = self.kept.pop_front() else {
+                break;
+            };
+            self.bytes -= oldest.text.len();
             if first >= self.taken {
                 self.taken = first + 1;
-                self.lost += u64::from(oldest.is_some_and(|line| line.is_shown));
+                self.lost += u64::from(oldest.is_shown);
             }
         }
         self.kept.push_back(line);
@@ -113,8 +131,13 @@ impl Memory {
         let mut lines = self.lines();
         loop {
             while lines.taken == lines.next {
-                let came = self.came.wait(lines);
-                lines = came.unwrap_or_else(PoisonError::into_inner);
+                let came = self.came.wait_timeout(lines, limits::INTERVAL);
+                lines = came.unwrap_or_else(PoisonError::into_inner).0;
+                if limits().next().is_some_and(|at| at <= Instant::now()) {
+                    drop(lines);
+                    sum_up();
+                    lines = self.lines();
+                }
             }
             let (new, until) = (lines.take(), lines.next);
             drop(lines);
@@ -167,6 +190,26 @@ impl Log {
             .memory
             .went
             .wait_timeout_while(lines, FLUSH_TIMEOUT, is_behind);
+    }
+}
+
+static LIMITS: Mutex<Limits> = Mutex::new(Limits::new());
+
+fn limits() -> MutexGuard<'static, Limits> {
+    LIMITS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether a line may be written about what `peer` caused: one for each cause and peer
+/// within ten seconds. What is left out is summed up in a line of its own.
+#[must_use]
+pub fn is_due(cause: &'static str, peer: impl std::fmt::Display) -> bool {
+    limits().is_due(Instant::now(), cause, peer.to_string())
+}
+
+fn sum_up() {
+    let told = limits().sum_up(Instant::now());
+    for LeftOut { cause, peer, lines } in told {
+        tracing::warn!(cause, peer, "{lines} more");
     }
 }
 
@@ -369,7 +412,9 @@ mod tests {
             }
         });
         let dump = log.dump();
-        assert_eq!(dump.lines().count(), MEMORY_LINES);
+        let most = MEMORY_BYTES / LINE_LIMIT;
+        assert!((most - 50..=most).contains(&dump.lines().count()));
+        assert!(dump.len() <= MEMORY_BYTES + MEMORY_LINES);
         assert!(dump.lines().all(|line| line.len() <= LINE_LIMIT + 4));
     }
 }

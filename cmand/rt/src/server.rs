@@ -9,8 +9,19 @@
 //! be told, a [`Refusal`].
 //!
 //! Who may ask what is the daemon's decision; the kernel vouches for [`Peer`].
+//! What a daemon keeps for clients is bounded in all and by class (`budget`). A
+//! client that is not privileged has one request under way: its next one is read
+//! when the reply to the last is written.
 
+mod budget;
 mod connection;
+
+pub use budget::CLIENT_LIMIT;
+pub use budget::OTHERS_BYTES_LIMIT;
+pub use budget::OTHERS_LIMIT;
+pub use budget::OUTBOX_LIMIT;
+pub use budget::PRIVILEGED_LIMIT;
+pub use budget::USER_LIMIT;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -35,22 +46,19 @@ use tokio::task::JoinHandle;
 use crate::client::Refusal;
 use crate::client::RefusalKind;
 use crate::client::ServerFrame;
+use crate::files;
 use crate::frame;
+use crate::log;
 
+use budget::Budget;
 use connection::Outbox;
-
-/// Most clients at once. A node has a handful of daemons and tools.
-pub const CLIENT_LIMIT: usize = 64;
-
-/// Most of them that are not root, so that others cannot keep root out.
-pub const OTHERS_LIMIT: usize = 32;
 
 /// A frame that has begun must have ended after this time.
 pub const FRAME_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Most bytes waiting for one client: four of the largest replies, or a thousand
-/// of the largest group messages.
-pub const OUTBOX_LIMIT: usize = 4 * frame::REPLY_LIMIT;
+/// Most bytes of JSON in one frame of a client that is not privileged: what it
+/// may ask is short.
+pub const OTHERS_REQUEST_LIMIT: usize = 4096;
 
 /// Inputs waiting for the daemon; readers pause when it is full.
 const INBOX_LIMIT: usize = 256;
@@ -148,6 +156,8 @@ fn locked(clients: &Clients) -> MutexGuard<'_, BTreeMap<ClientId, Outbox>> {
 #[derive(Debug)]
 pub struct Server<Q> {
     path: PathBuf,
+    #[cfg(test)]
+    budget: Budget,
     clients: Clients,
     inbox: mpsc::Receiver<Input<Q>>,
     accepting: JoinHandle<()>,
@@ -167,7 +177,7 @@ impl<Q: DeserializeOwned + Send + 'static> Server<Q> {
             source,
         };
         if let Some(directory) = path.parent() {
-            std::fs::create_dir_all(directory).map_err(system)?;
+            files::make_directory(directory, files::PUBLIC_DIRECTORY).map_err(system)?;
         }
         let instance = instance_lock(path)?;
         match std::fs::remove_file(path) {
@@ -179,9 +189,13 @@ impl<Q: DeserializeOwned + Send + 'static> Server<Q> {
         std::fs::set_permissions(path, everybody).map_err(system)?;
         let clients = Clients::default();
         let (inputs, inbox) = mpsc::channel(INBOX_LIMIT);
-        let accepting = tokio::spawn(connection::accept(listener, clients.clone(), inputs));
+        let budget = Budget::default();
+        let accept = connection::accept(listener, budget.clone(), clients.clone(), inputs);
+        let accepting = tokio::spawn(accept);
         Ok(Self {
             path: path.to_owned(),
+            #[cfg(test)]
+            budget,
             clients,
             inbox,
             accepting,
@@ -222,7 +236,10 @@ impl<Q> Server<Q> {
         if let Some(outbox) = clients.get(&client)
             && let Err(reason) = outbox.push(bytes)
         {
-            tracing::warn!(%client, reason, "disconnecting a client");
+            let Peer { uid, pid } = outbox.peer();
+            if log::is_due("client disconnected", uid) {
+                tracing::warn!(%client, uid, pid, %reason, "disconnecting a client");
+            }
             clients.remove(&client);
         }
     }
@@ -250,7 +267,7 @@ impl<Q> Server<Q> {
 /// A file lock beside the socket: unlike the socket file it cannot be stale.
 fn instance_lock(path: &Path) -> Result<Flock<File>, BindError> {
     let lock = path.with_extension("lock");
-    let file = File::create(&lock).map_err(|source| BindError::System {
+    let file = files::open_lock(&lock).map_err(|source| BindError::System {
         path: lock.clone(),
         source,
     })?;

@@ -29,6 +29,18 @@ pub enum Request {
     Dump,
 }
 
+impl Request {
+    /// Whether a user without rights may ask it: what shows state and changes nothing. The
+    /// man page lists it.
+    #[must_use]
+    pub fn is_public(&self) -> bool {
+        match self {
+            Self::Status | Self::Lockspaces => true,
+            Self::Dump => false,
+        }
+    }
+}
+
 /// Answers to requests.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -59,6 +59,22 @@ pub enum Request {
     },
 }
 
+impl Request {
+    /// Whether a user without rights may ask it: what shows state and changes nothing. The
+    /// man page lists it.
+    #[must_use]
+    pub fn is_public(&self) -> bool {
+        match self {
+            Self::Status => true,
+            Self::Dump
+            | Self::Subscribe { .. }
+            | Self::Fence { .. }
+            | Self::FenceWhenGone { .. }
+            | Self::Acknowledge { .. } => false,
+        }
+    }
+}
+
 /// Answers to requests.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -11,6 +11,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use anyhow::bail;
+use cluster_rt::files;
 
 /// Bytes of a new key: twice the strength of the cipher, since it is stretched
 /// into one key per node and life.
@@ -22,7 +23,7 @@ pub(crate) fn write(path: &Path) -> anyhow::Result<()> {
     let random = File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut key));
     random.context("reading /dev/urandom")?;
     if let Some(parent) = path.parent() {
-        let made = std::fs::create_dir_all(parent);
+        let made = files::make_directory(parent, files::PUBLIC_DIRECTORY);
         made.with_context(|| format!("making {}", parent.display()))?;
     }
     let file = OpenOptions::new()

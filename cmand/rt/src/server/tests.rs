@@ -196,6 +196,32 @@ async fn a_client_that_does_not_read_is_disconnected() {
 }
 
 #[tokio::test]
+async fn a_client_that_hung_up_and_does_not_read_is_not_waited_for() {
+    let place = Place::new("half-closed");
+    let mut server = Server::<u64>::bind(&place.socket()).unwrap();
+    let mut stream = UnixStream::connect(place.socket()).await.unwrap();
+    let asked = client::ClientFrame {
+        id: 1,
+        request: 1_u64,
+    };
+    let asked = frame::encode(&asked, frame::REQUEST_LIMIT).unwrap();
+    stream.write_all(&asked).await.unwrap();
+    let Input::Request { client, id, .. } = within(server.next()).await else {
+        panic!("a request");
+    };
+    // More than the socket takes, and nobody who reads it.
+    server.reply(client, id, Ok("x".repeat(4 * 1024 * 1024)));
+    stream.shutdown().await.unwrap();
+    assert_eq!(within(gone(&mut server)).await, client);
+    within(async {
+        while server.budget.bytes() != (0, 0) {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn clients_over_the_limit_are_told_and_places_come_back() {
     let place = Place::new("limit");
     let mut server = Server::<u64>::bind(&place.socket()).unwrap();
@@ -207,10 +233,114 @@ async fn clients_over_the_limit_are_told_and_places_come_back() {
     let mut answer = Vec::new();
     within(refused.read_to_end(&mut answer)).await.unwrap();
     assert!(String::from_utf8_lossy(&answer).contains("too many clients"));
+    // A tool says so, too.
+    let refused = within(ask(place.socket(), 1)).await.unwrap_err();
+    assert!(
+        refused.to_string().contains("too many clients"),
+        "{refused}"
+    );
     clients.pop();
     within(gone(&mut server)).await;
     let serving = tokio::spawn(async move { double(&mut server).await });
     assert_eq!(within(ask(place.socket(), 1)).await.unwrap(), 2);
+    serving.abort();
+}
+
+/// Tells a stranger's process where to connect.
+const STRANGER_SOCKET: &str = "CLUSTER_RT_STRANGER_SOCKET";
+
+/// What a stranger does: takes all places it gets, asks without end, reads nothing. Tells how
+/// many of its connections were refused.
+#[test]
+#[ignore = "another test runs it as an ordinary user"]
+fn stranger() {
+    use std::io::Read;
+    use std::io::Write;
+    use std::os::unix::net::UnixStream;
+    let path = PathBuf::from(std::env::var_os(STRANGER_SOCKET).unwrap());
+    let lock = File::open(path.with_extension("lock"));
+    assert_eq!(lock.unwrap_err().kind(), io::ErrorKind::PermissionDenied);
+    let asked = client::ClientFrame {
+        id: 1,
+        request: 1_u64,
+    };
+    let asked = frame::encode(&asked, frame::REQUEST_LIMIT)
+        .unwrap()
+        .repeat(50);
+    let mut streams = Vec::new();
+    let mut refused = 0;
+    for _ in 0..2 * CLIENT_LIMIT {
+        let mut stream = UnixStream::connect(&path).unwrap();
+        stream.set_nonblocking(true).unwrap();
+        while stream.write(&asked).is_ok() {}
+        streams.push(stream);
+    }
+    for stream in &mut streams[USER_LIMIT..] {
+        stream.set_nonblocking(false).unwrap();
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        let told = String::from_utf8_lossy(&answer);
+        refused += usize::from(told.contains("of user 65534 are connected"));
+    }
+    assert_eq!(refused, 2 * CLIENT_LIMIT - USER_LIMIT);
+    // Until the other test has looked.
+    let _ = std::io::stdin().read(&mut [0]);
+}
+
+#[tokio::test]
+async fn a_stranger_neither_shuts_root_out_nor_fills_the_memory() {
+    use std::os::unix::process::CommandExt;
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let place = Place::new("stranger");
+    let mut server = Server::<u64>::bind(&place.socket()).unwrap();
+    let budget = server.budget.clone();
+    let taken = Arc::new(Mutex::new(BTreeMap::<ClientId, usize>::new()));
+    let count = Arc::clone(&taken);
+    // Large answers to small questions.
+    let serving = tokio::spawn(async move {
+        loop {
+            if let Input::Request {
+                client, peer, id, ..
+            } = server.next().await
+            {
+                let length = if peer.is_privileged() { 1 } else { 300_000 };
+                *count.lock().unwrap().entry(client).or_default() += 1;
+                server.reply(client, id, Ok("x".repeat(length)));
+            }
+        }
+    });
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "server::tests::stranger", "--ignored"])
+        .env(STRANGER_SOCKET, place.socket())
+        .stdin(std::process::Stdio::piped())
+        .uid(65534)
+        .gid(65534)
+        .spawn()
+        .unwrap();
+    let answer = within(async {
+        while budget.bytes().1 < USER_LIMIT * 300_000 {
+            assert_eq!(child.try_wait().unwrap(), None, "the stranger goes on");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let path = place.socket();
+        let call = move || client::call::<u64, String, ()>("test", &path, &1);
+        tokio::task::spawn_blocking(call).await.unwrap()
+    });
+    assert_eq!(answer.await.unwrap(), "x");
+    assert!(budget.bytes().1 < (USER_LIMIT + 1) * 300_000);
+    drop(child.stdin.take());
+    let ended = tokio::task::spawn_blocking(move || child.wait().unwrap());
+    assert!(within(ended).await.unwrap().success());
+    // One request each is under way, however many were sent.
+    assert!(
+        taken
+            .lock()
+            .unwrap()
+            .values()
+            .all(|requests| *requests == 1)
+    );
     serving.abort();
 }
 
@@ -220,6 +350,13 @@ async fn a_second_instance_is_refused_and_a_stale_socket_is_not_one() {
     let first = Server::<u64>::bind(&place.socket()).unwrap();
     let second = Server::<u64>::bind(&place.socket());
     assert!(matches!(second, Err(BindError::Running { .. })));
+    let lock = std::fs::metadata(place.socket().with_extension("lock")).unwrap();
+    assert_eq!(lock.permissions().mode() & 0o7777, files::PRIVATE_FILE);
+    let directory = std::fs::metadata(&place.0).unwrap();
+    assert_eq!(
+        directory.permissions().mode() & 0o7777,
+        files::PUBLIC_DIRECTORY
+    );
     // A killed instance leaves the file and loses the lock.
     drop(first);
     assert!(place.socket().exists());

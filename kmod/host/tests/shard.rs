@@ -399,7 +399,7 @@ fn random_messages_never_harm() {
     for _ in 0..200 {
         let (mut shard, mut fx) = shard(3);
         let mut names: Vec<ResourceName> = (0..3).map(name).collect();
-        names.push(ResourceName::new(b"").unwrap());
+        names.push(ResourceName::new(&[0]).unwrap());
         for owner in 0..6 {
             let (at, mode) = (random.below(4), random.mode());
             shard

@@ -4,13 +4,22 @@
 //! view is not the latest.
 //!
 //! Best effort: without it views are still agreed safely among nodes that did
-//! not start again meanwhile.
+//! not start again meanwhile. A file that makes no sense is said so and not
+//! counted on; one that cannot be written is said so at every number.
 
 use std::io;
 use std::path::Path;
 use std::path::PathBuf;
 
 use cluster_rt::files;
+
+/// How much of a file that makes no sense is shown, characters.
+const SHOWN: usize = 40;
+
+fn parse(text: &str) -> Option<u64> {
+    let number = text.trim().parse().ok()?;
+    (number <= cmand_core::wire::NUMBER_LIMIT).then_some(number)
+}
 
 /// Where the number is kept.
 #[derive(Debug)]
@@ -28,8 +37,13 @@ impl Memory {
         };
         let path = memory.file("cmand.view");
         let view_floor = match std::fs::read_to_string(&path) {
-            Ok(text) => text.trim().parse().unwrap_or_else(|_| {
-                tracing::warn!(path = %path.display(), "not a number; ignored");
+            Ok(text) => parse(&text).unwrap_or_else(|| {
+                let said: String = text.chars().take(SHOWN).collect();
+                tracing::error!(
+                    path = %path.display(),
+                    ?said,
+                    "this is no number of a view and is ignored; another one is written soon"
+                );
                 0
             }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
@@ -82,8 +96,19 @@ mod tests {
         assert_eq!(Memory::open(&directory).view_floor(), 0);
         Memory::open(&directory).keep(41);
         assert_eq!(Memory::open(&directory).view_floor(), 41);
-        std::fs::write(directory.join("cmand.view"), "x").unwrap();
-        assert_eq!(Memory::open(&directory).view_floor(), 0);
+        for nonsense in [
+            "x",
+            "",
+            "-1",
+            "18446744073709551615",
+            "281474976710657",
+            "4 1",
+        ] {
+            std::fs::write(directory.join("cmand.view"), nonsense).unwrap();
+            assert_eq!(Memory::open(&directory).view_floor(), 0, "{nonsense:?}");
+        }
+        Memory::open(&directory).keep(42);
+        assert_eq!(Memory::open(&directory).view_floor(), 42);
         std::fs::remove_dir_all(&directory).unwrap();
     }
 }

@@ -41,6 +41,7 @@ use crate::wire::Ballot;
 use crate::wire::Chunk;
 use crate::wire::Entry;
 use crate::wire::Message;
+use crate::wire::NUMBER_LIMIT;
 use crate::wire::Value;
 use crate::wire::pieces;
 
@@ -129,6 +130,8 @@ pub struct Core {
     floor: u64,
     /// Largest round seen.
     round: u64,
+    /// Heartbeats sent, each to all.
+    beats: u64,
     /// Nodes that did not answer a proposal; not proposed again before this time.
     avoided: BTreeMap<NodeId, Instant>,
     /// The set of members that would be proposed, and since when it is that.
@@ -168,6 +171,10 @@ impl Core {
             config.nodes.contains_key(&config.node),
             "the configuration contains this node"
         );
+        assert!(
+            config.view_floor <= NUMBER_LIMIT,
+            "a view number from disk is checked before"
+        );
         let keys = Keys::new(&config.cluster, &config.key);
         let key = keys.key(config.node, config.incarnation);
         let others = config.nodes.iter().filter(|(id, _)| **id != config.node);
@@ -189,6 +196,7 @@ impl Core {
             acceptor: Acceptor::default(),
             proposer: Proposer::Idle { not_before: now },
             round: 0,
+            beats: 0,
             avoided: BTreeMap::new(),
             settling: None,
             outvoted_since: None,

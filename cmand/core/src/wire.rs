@@ -42,8 +42,9 @@
 //! value = view id, base option view id, flush u64, quorate bool,
 //!         list (member, joined bool), list (member, left bool), groups bytes
 //! ```
-//! Unknown types, trailing bytes and values over a limit are malformed: the
-//! packet is dropped and counted. The version of all this is the packet's.
+//! Unknown types, trailing bytes and values over a limit, such as a number of a
+//! view, round or message above 2^48, are malformed: the packet is dropped and
+//! counted. The version of all this is the packet's.
 
 mod codec;
 mod decode;
@@ -73,6 +74,15 @@ pub const CHUNK_LIMIT: usize = 1200;
 
 /// Longest encoded group table.
 pub const GROUPS_LIMIT: usize = 96 * 1024;
+
+/// Largest number of a view, a round or a message of a view. A million a second take nine
+/// years to get there; what says more is wrong, and nothing is counted on from it.
+pub const NUMBER_LIMIT: u64 = 1 << 48;
+
+/// How far beyond its own a node lets others move the number of a view or a round at once. No
+/// cluster comes so far in a lifetime, and one with a member that makes numbers up survives
+/// 65,536 such moves.
+pub const NUMBER_JUMP: u64 = 1 << 32;
 
 /// Longest text of a refusal.
 pub const TEXT_LIMIT: usize = 512;

@@ -13,6 +13,7 @@ use crate::wire::Ballot;
 use crate::wire::Entry;
 use crate::wire::Heartbeat;
 use crate::wire::Message;
+use crate::wire::NUMBER_JUMP;
 use crate::wire::Value;
 
 /// Since when, and when last, others were seen to act in another view while this
@@ -36,7 +37,9 @@ impl Core {
         if !members.contains(&self.me()) || matches!(self.standing, Standing::Going { .. }) {
             return;
         }
-        self.round = self.round.max(ballot.round);
+        if !self.take_round(ballot.round) {
+            return;
+        }
         if let Some(base) = base
             && Some(base) != self.view_id()
         {
@@ -112,7 +115,8 @@ impl Core {
         let votes: u32 = members.map(|node| self.config.votes(node)).sum();
         let enough = votes >= self.config.quorum();
         let only_left = value.base.is_some() && value.departed.iter().all(|(_, left)| *left);
-        enough == value.quorate && (enough || only_left)
+        let is_next = value.id.number <= self.floor.saturating_add(NUMBER_JUMP);
+        enough == value.quorate && (enough || only_left) && is_next
     }
 
     pub(super) fn raise_floor(&mut self, number: u64, fx: &mut dyn Sink) {

@@ -21,6 +21,10 @@ use crate::seal::Header;
 use crate::seal::Key;
 use crate::wire::Heartbeat;
 use crate::wire::Message;
+use crate::wire::NUMBER_JUMP;
+
+/// While two lives of a node are heard, every which heartbeat carries back the second one's.
+const RIVAL_BEATS: u64 = 4;
 
 /// A second holder of an id is told so at most this often.
 const REFUSE_MS: u64 = 1000;
@@ -256,7 +260,7 @@ impl Core {
                 .is_some_and(|since| Instant(beat.echo.1) >= since);
         }
         life.beat = Some(beat.clone());
-        self.round = self.round.max(beat.round);
+        self.take_round(beat.round);
         let mut out = Vec::new();
         if let Some(installed) = &mut self.view
             && beat.view == Some(installed.value.id)
@@ -266,6 +270,16 @@ impl Core {
         }
         self.post_all(out, fx);
         self.compare_views(now, from, &beat, fx);
+    }
+
+    /// Somebody has seen this round. `false`: so far ahead that it was made up; nothing follows.
+    pub(super) fn take_round(&mut self, round: u64) -> bool {
+        if round > self.round.saturating_add(NUMBER_JUMP) {
+            self.count("absurd_rounds");
+            return false;
+        }
+        self.round = self.round.max(round);
+        true
     }
 
     pub(super) fn send_heartbeats(&mut self, now: Instant, fx: &mut dyn Sink) {
@@ -293,9 +307,14 @@ impl Core {
             stable: order.map_or(0, super::Order::stable),
         };
         let nodes: Vec<NodeId> = self.peers.keys().copied().collect();
+        self.beats = self.beats.wrapping_add(1);
+        let is_rivals = self.beats.is_multiple_of(RIVAL_BEATS);
+        let recent_ms = self.config.interval_ms() * 2;
         for node in nodes {
             let mut beat = beat.clone();
-            if let Some(life) = self.peers.get(&node).and_then(echoed) {
+            let peer = self.peers.get(&node);
+            let life = peer.and_then(|peer| echoed(peer, is_rivals, now, recent_ms));
+            if let Some(life) = life {
                 beat.echo = (life.incarnation, life.time);
                 let has = |value: &crate::wire::Value| value.has(node, life.incarnation);
                 beat.member = self.view.as_ref().is_some_and(|view| has(&view.value));
@@ -351,11 +370,17 @@ impl Core {
     }
 }
 
-/// The life whose newest heartbeat is carried back: the one heard last.
-fn echoed(peer: &Peer) -> Option<&Life> {
+/// The life whose newest heartbeat is carried back: the known one while it is at it; every
+/// [`RIVAL_BEATS`]th time, and once the known one is silent, the one heard last. A recording of an
+/// earlier life that is played without end then costs the living one a quarter of its proofs, and a
+/// node that started again waits for three heartbeats.
+fn echoed(peer: &Peer, is_rivals: bool, now: Instant, recent_ms: u64) -> Option<&Life> {
     let rival = peer.rival.as_ref().map(|rival| &rival.life);
     match (peer.life.as_ref(), rival) {
-        (Some(life), Some(rival)) if rival.came_at >= life.came_at => Some(rival),
+        (Some(life), Some(rival)) if rival.came_at >= life.came_at => {
+            let is_silent = now.since(life.came_at) > recent_ms;
+            Some(if is_rivals || is_silent { rival } else { life })
+        }
         (life, _) => life,
     }
 }

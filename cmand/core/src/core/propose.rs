@@ -16,6 +16,7 @@ use crate::Sink;
 use crate::ViewId;
 use crate::wire::Ballot;
 use crate::wire::Message;
+use crate::wire::NUMBER_JUMP;
 use crate::wire::NodeIdOrNone;
 use crate::wire::Value;
 
@@ -361,9 +362,11 @@ impl Core {
     }
 
     fn new_value(&self, attempt: &Attempt, flush: u64, tag: u64) -> Value {
-        let floors = attempt.promises.values().map(|promise| promise.floor).max();
-        let base = attempt.base.map_or(0, |base| base.number);
-        let number = base.max(floors.unwrap_or(0)).max(self.floor) + 1;
+        let base = attempt.base.map_or(0, |base| base.number).max(self.floor);
+        // One that is farther ahead was made up; nobody would accept what follows from it.
+        let floors = attempt.promises.values().map(|promise| promise.floor);
+        let floors = floors.filter(|floor| *floor < base.saturating_add(NUMBER_JUMP));
+        let number = base.max(floors.max().unwrap_or(0)) + 1;
         let (groups, departed) = self.at_the_end(&attempt.targets, flush);
         let old = self.view.as_ref().map(|view| &view.value);
         let joined =
@@ -446,7 +449,9 @@ impl Core {
         promised: Ballot,
         fx: &mut dyn Sink,
     ) {
-        self.round = self.round.max(promised.round);
+        if !self.take_round(promised.round) {
+            return;
+        }
         let mine = self
             .proposer
             .attempt()

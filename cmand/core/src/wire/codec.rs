@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Writes and reads the basic types of the wire format.
 
+use super::NUMBER_LIMIT;
+
 /// Bytes that are no message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Malformed;
@@ -107,6 +109,15 @@ impl<'a> Reader<'a> {
 
     pub(crate) fn u64(&mut self) -> Result<u64, Malformed> {
         Ok(u64::from_le_bytes(self.array()?))
+    }
+
+    /// A number that somebody counts on from: far from the end of its type.
+    pub(crate) fn number(&mut self) -> Result<u64, Malformed> {
+        let number = self.u64()?;
+        if number > NUMBER_LIMIT {
+            return Err(Malformed);
+        }
+        Ok(number)
     }
 
     pub(crate) fn bytes(&mut self, limit: usize) -> Result<&'a [u8], Malformed> {

@@ -44,8 +44,8 @@ fn read(from: &mut Reader<'_>) -> Result<Message, Malformed> {
         3 => Message::Promise {
             ballot: ballot(from)?,
             base: from.option(view)?,
-            received: from.u64()?,
-            floor: from.u64()?,
+            received: from.number()?,
+            floor: from.number()?,
             pending: from.option(|from| Ok((ballot(from)?, value(from)?)))?,
         },
         4 => Message::Reject {
@@ -62,27 +62,27 @@ fn read(from: &mut Reader<'_>) -> Result<Message, Malformed> {
         7 => Message::Commit { id: view(from)? },
         8 => Message::Submit {
             view: view(from)?,
-            number: from.u64()?,
+            number: from.number()?,
             chunk: chunk(from)?,
         },
         9 => Message::Order {
             view: view(from)?,
             entry: entry(from)?,
-            stable: from.u64()?,
+            stable: from.number()?,
         },
         10 => Message::Ack {
             view: view(from)?,
-            received: from.u64()?,
-            highest: from.u64()?,
+            received: from.number()?,
+            highest: from.number()?,
         },
         11 => Message::Stable {
             view: view(from)?,
-            stable: from.u64()?,
+            stable: from.number()?,
         },
         12 => Message::Fetch {
             view: view(from)?,
-            first: from.u64()?,
-            last: from.u64()?,
+            first: from.number()?,
+            last: from.number()?,
         },
         13 => Message::Fill {
             view: view(from)?,
@@ -119,10 +119,10 @@ fn heartbeat(from: &mut Reader<'_>) -> Result<Heartbeat, Malformed> {
         member: flags & 2 != 0,
         blocked: flags & 4 != 0,
         joining: flags & 8 != 0,
-        round: from.u64()?,
+        round: from.number()?,
         heard: from.list(NODE_LIMIT, node)?,
-        received: from.u64()?,
-        stable: from.u64()?,
+        received: from.number()?,
+        stable: from.number()?,
     })
 }
 
@@ -135,14 +135,14 @@ fn node(from: &mut Reader<'_>) -> Result<NodeId, Malformed> {
 
 fn ballot(from: &mut Reader<'_>) -> Result<Ballot, Malformed> {
     Ok(Ballot {
-        round: from.u64()?,
+        round: from.number()?,
         proposer: NodeIdOrNone(from.u32()?),
     })
 }
 
 fn view(from: &mut Reader<'_>) -> Result<ViewId, Malformed> {
     Ok(ViewId {
-        number: from.u64()?,
+        number: from.number()?,
         tag: from.u64()?,
     })
 }
@@ -168,9 +168,9 @@ fn chunk(from: &mut Reader<'_>) -> Result<Chunk, Malformed> {
 
 fn entry(from: &mut Reader<'_>) -> Result<Entry, Malformed> {
     Ok(Entry {
-        sequence: from.u64()?,
+        sequence: from.number()?,
         sender: node(from)?,
-        number: from.u64()?,
+        number: from.number()?,
         chunk: chunk(from)?,
     })
 }
@@ -179,7 +179,7 @@ fn value(from: &mut Reader<'_>) -> Result<Value, Malformed> {
     Ok(Value {
         id: view(from)?,
         base: from.option(view)?,
-        flush: from.u64()?,
+        flush: from.number()?,
         quorate: from.bool()?,
         members: from.list(NODE_LIMIT, flagged)?,
         departed: from.list(NODE_LIMIT, flagged)?,

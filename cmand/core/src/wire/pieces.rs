@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Cuts messages into bodies of packets and puts them together again.
 
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
 
 use super::Malformed;
 use super::Reader;
@@ -46,11 +46,13 @@ pub fn pieces(number: u32, message: &[u8]) -> Vec<Vec<u8>> {
 /// Puts the pieces of one sender together.
 #[derive(Debug, Default)]
 pub struct Assembly {
-    unfinished: BTreeMap<u32, Unfinished>,
+    /// In the order in which their first pieces came: numbers wrap.
+    unfinished: VecDeque<Unfinished>,
 }
 
 #[derive(Debug)]
 struct Unfinished {
+    number: u32,
     parts: Vec<Option<Vec<u8>>>,
     missing: usize,
 }
@@ -72,11 +74,19 @@ impl Assembly {
         if count == 1 {
             return Ok(Some(part));
         }
-        let fresh = || Unfinished {
-            parts: vec![None; usize::from(count)],
-            missing: usize::from(count),
-        };
-        let message = self.unfinished.entry(number).or_insert_with(fresh);
+        let known = self
+            .unfinished
+            .iter()
+            .position(|other| other.number == number);
+        let at = known.unwrap_or_else(|| {
+            self.unfinished.push_back(Unfinished {
+                number,
+                parts: vec![None; usize::from(count)],
+                missing: usize::from(count),
+            });
+            self.unfinished.len() - 1
+        });
+        let message = &mut self.unfinished[at];
         if message.parts.len() != usize::from(count) {
             return Err(Malformed);
         }
@@ -85,11 +95,11 @@ impl Assembly {
         }
         if message.missing > 0 {
             if self.unfinished.len() > UNFINISHED {
-                self.unfinished.pop_first();
+                self.unfinished.pop_front();
             }
             return Ok(None);
         }
-        let whole = self.unfinished.remove(&number);
+        let whole = self.unfinished.remove(at);
         let parts = whole.map(|message| message.parts).unwrap_or_default();
         Ok(Some(parts.into_iter().flatten().flatten().collect()))
     }
@@ -115,6 +125,20 @@ mod tests {
             assert_eq!(assembly.take(&last).unwrap(), Some(message));
             assert!(assembly.unfinished.is_empty());
         }
+    }
+
+    #[test]
+    fn numbers_that_wrap_lose_no_message() {
+        let mut assembly = Assembly::default();
+        let abandoned = [u32::MAX - 4, u32::MAX - 3, u32::MAX - 2, u32::MAX - 1];
+        for number in abandoned {
+            let bodies = pieces(number, &[0; PIECE + 1]);
+            assert_eq!(assembly.take(&bodies[0]).unwrap(), None);
+        }
+        let message = vec![7; PIECE + 1];
+        let bodies = pieces(0, &message);
+        assert_eq!(assembly.take(&bodies[0]).unwrap(), None);
+        assert_eq!(assembly.take(&bodies[1]).unwrap(), Some(message));
     }
 
     #[test]

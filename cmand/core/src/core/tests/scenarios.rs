@@ -364,6 +364,54 @@ fn replayed_packets_change_nothing_in_this_life_or_the_next() {
     );
 }
 
+/// A receiver that starts again has forgotten which lives of the others have ended.
+#[test]
+fn a_recording_of_an_earlier_life_played_without_end_expels_nobody() {
+    let mut cluster = Cluster::new(5, 3);
+    cluster.record = true;
+    cluster.start_all();
+    cluster.run(200_000);
+    cluster.record = false;
+    let is_early = |(from, to, _): &&(NodeId, NodeId, Vec<u8>)| (from.0, to.0) == (2, 1);
+    let recorded: Vec<_> = cluster.recorded.iter().filter(is_early).cloned().collect();
+    for node in [2, 1] {
+        cluster.crash(NodeId(node));
+        cluster.run(3000);
+        cluster.start(NodeId(node));
+        assert!(cluster.run_until(5000, Cluster::is_whole).is_some());
+    }
+    let before = cluster.history.last_view(1).number;
+    assert!(recorded.len() > 1500, "{}", recorded.len());
+    for (from, to, bytes) in recorded {
+        // So many to a heartbeat that one is nearly always what came last.
+        cluster.inject(from, to, bytes);
+        cluster.run(2);
+    }
+    assert!(cluster.is_whole());
+    assert_eq!(cluster.history.last_view(1).number, before, "another view");
+}
+
+#[test]
+fn numbers_that_somebody_makes_up_stop_no_view() {
+    let mut cluster = Cluster::new(6, 3);
+    // Node 3 has kept a number that no cluster comes to.
+    let mut config = cluster.config(NodeId(3));
+    config.view_floor = crate::wire::NUMBER_LIMIT;
+    cluster.start_with(NodeId(3), config);
+    cluster.start(NodeId(1));
+    cluster.start(NodeId(2));
+    assert!(cluster.run_until(8000, Cluster::is_whole).is_some());
+    assert!(cluster.history.last_view(1).number < 100);
+    for round in [crate::wire::NUMBER_LIMIT, u64::MAX] {
+        let believed = cluster.with(NodeId(1), |core, _, _| core.take_round(round));
+        assert!(!believed, "{round}");
+    }
+    cluster.crash(NodeId(2));
+    cluster.run(3000);
+    cluster.start(NodeId(2));
+    assert!(cluster.run_until(8000, Cluster::is_whole).is_some());
+}
+
 #[test]
 fn truncated_and_garbled_packets_change_nothing() {
     let mut cluster = Cluster::new(5, 2);

@@ -74,8 +74,6 @@ const MEMORY_RETRY_MS: u64 = 10;
 pub trait PeerEffects {
     /// Puts a whole packet on the connection, behind what was put there before.
     fn transmit(&mut self, packet: &[u8]);
-    /// A packet without envelope came: a lock message or a recovery message.
-    fn deliver(&mut self, packet: &[u8]);
     /// An orderly end is over, or was waited for long enough: connections can be closed once what
     /// was transmitted is out.
     fn closed(&mut self);
@@ -406,24 +404,32 @@ impl Peer {
         }
     }
 
-    /// One packet of the peer, from any connection with it.
-    pub fn receive(&mut self, now_ms: u64, packet: &[u8], fx: &mut impl PeerEffects) {
+    /// One packet of the peer, from any connection with it. Returns the lock message or recovery
+    /// message in it, which is to be delivered before anything else is received: it never comes
+    /// again.
+    #[must_use]
+    pub fn receive<'p>(
+        &mut self,
+        now_ms: u64,
+        packet: &'p [u8],
+        fx: &mut impl PeerEffects,
+    ) -> Option<&'p [u8]> {
         let header = Header::decode(packet).filter(|header| header.node == self.node);
         let Some(header) = header else {
             self.counts.malformed += 1;
-            return;
+            return None;
         };
         if let Some(seq) = self.is_old_end(packet) {
             // Our last acknowledgement was lost, and nothing is left to which it belongs. Without
             // memory it is asked for again.
             let _ = self.send_plain(&ack(self.own, seq.wrapping_add(1)), fx);
-            return;
+            return None;
         }
         if self.state == PeerState::Closed {
             if !is_beginning(packet, &header) {
                 // Of a conversation that is over here.
                 self.counts.gaps += 1;
-                return;
+                return None;
             }
             self.state = PeerState::Established;
         } else if self.is_over() && is_status(packet) {
@@ -433,24 +439,31 @@ impl Peer {
         }
         if *self.version.get_or_insert(header.version) != header.version {
             self.counts.malformed += 1;
-            return;
+            return None;
         }
-        match (header.command, header.version) {
-            (Command::Ack, Version::V3_2) => self.receive_ack(header.lockspace, fx),
+        let delivered = match (header.command, header.version) {
+            (Command::Ack, Version::V3_2) => {
+                self.receive_ack(header.lockspace, fx);
+                None
+            }
             (Command::Opts, Version::V3_2) => match options::decode(packet) {
                 Some(envelope) => self.receive_sequenced(now_ms, &envelope, fx),
-                None => self.counts.malformed += 1,
+                None => self.refuse(),
             },
-            (Command::Rcom, _) if is_plain_rcom(packet, header.version) => {
-                self.deliver(packet, fx);
-            }
-            (Command::Message, Version::V3_1) if packet.len() >= MESSAGE_LEN => {
-                self.deliver(packet, fx);
-            }
+            (Command::Rcom, _) if is_plain_rcom(packet, header.version) => Some(packet),
+            (Command::Message, Version::V3_1) if packet.len() >= MESSAGE_LEN => Some(packet),
             (Command::Message | Command::Rcom | Command::Fin, _)
-            | (Command::Opts | Command::Ack, Version::V3_1) => self.counts.malformed += 1,
-        }
+            | (Command::Opts | Command::Ack, Version::V3_1) => self.refuse(),
+        };
+        self.counts.received += u64::from(delivered.is_some());
         self.push_out(fx);
+        delivered
+    }
+
+    /// Counts a packet that nobody should have sent: nothing of it is delivered.
+    fn refuse<'p>(&mut self) -> Option<&'p [u8]> {
+        self.counts.malformed += 1;
+        None
     }
 
     /// The sequence of an end that belongs to a conversation that is over here: it comes when there
@@ -466,29 +479,22 @@ impl Peer {
         matches!(self.state, PeerState::CloseWait | PeerState::LastAck)
     }
 
-    fn deliver(&mut self, packet: &[u8], fx: &mut impl PeerEffects) {
-        self.counts.received += 1;
-        fx.deliver(packet);
-    }
-
-    fn receive_sequenced(
+    fn receive_sequenced<'p>(
         &mut self,
         now_ms: u64,
-        envelope: &Envelope<'_>,
+        envelope: &Envelope<'p>,
         fx: &mut impl PeerEffects,
-    ) {
+    ) -> Option<&'p [u8]> {
         match envelope.seq.wrapping_sub(self.expected) as i32 {
             0 => {}
             ..=-1 => {
                 self.counts.duplicates += 1;
-                if platform::fault(Fault::TakenTwice) {
-                    self.deliver(envelope.inner, fx);
-                }
-                return self.send_ack(fx);
+                self.send_ack(fx);
+                return platform::fault(Fault::TakenTwice).then_some(envelope.inner);
             }
             1.. => {
                 self.counts.gaps += 1;
-                return;
+                return None;
             }
         }
         self.expected = self.expected.wrapping_add(1);
@@ -499,9 +505,12 @@ impl Peer {
             self.ack_due_ms = Some(now_ms.saturating_add(ACK_DELAY_MS));
         }
         match envelope.header.command {
-            Command::Fin => self.receive_fin(now_ms, fx),
-            Command::Message | Command::Rcom => self.deliver(envelope.inner, fx),
-            Command::Opts | Command::Ack => self.counts.malformed += 1,
+            Command::Fin => {
+                self.receive_fin(now_ms, fx);
+                None
+            }
+            Command::Message | Command::Rcom => Some(envelope.inner),
+            Command::Opts | Command::Ack => self.refuse(),
         }
     }
 

@@ -155,8 +155,6 @@ struct Fx<'a> {
     /// Where packets for the peer go; `None`: there is no connection, they are repeated on the
     /// next one.
     out: Option<&'a mut KVVec<u8>>,
-    /// Address and length of the packet to be delivered.
-    delivered: Option<(usize, usize)>,
     /// The conversation has ended.
     ended: bool,
 }
@@ -166,10 +164,6 @@ impl PeerEffects for Fx<'_> {
         if let Some(out) = &mut self.out {
             append(out, bytes);
         }
-    }
-
-    fn deliver(&mut self, packet: &[u8]) {
-        self.delivered = Some((packet.as_ptr() as usize, packet.len()));
     }
 
     fn closed(&mut self) {
@@ -183,21 +177,15 @@ impl State {
         self.config.is_up && !self.closed
     }
 
-    /// Calls `f` with the conversation. Returns whether the conversation has ended by that, and
-    /// what is to be delivered.
-    fn talk<R>(&mut self, f: impl FnOnce(&mut Peer, &mut Fx<'_>) -> R) -> (R, Outcome) {
+    /// Calls `f` with the conversation. Returns also whether the conversation has ended by that.
+    fn talk<R>(&mut self, f: impl FnOnce(&mut Peer, &mut Fx<'_>) -> R) -> (R, bool) {
         let is_up = matches!(self.sending, Sending::Up { .. });
         let mut fx = Fx {
             out: is_up.then_some(&mut self.out),
-            delivered: None,
             ended: false,
         };
         let result = f(&mut self.peer, &mut fx);
-        let outcome = Outcome {
-            delivered: fx.delivered,
-            ended: fx.ended,
-        };
-        (result, outcome)
+        (result, fx.ended)
     }
 
     /// Takes both connections away, to be dropped without the lock. To be called before the
@@ -243,12 +231,6 @@ impl State {
         self.suspicion = suspicion;
         is_news
     }
-}
-
-/// What came of talking.
-struct Outcome {
-    delivered: Option<(usize, usize)>,
-    ended: bool,
 }
 
 impl PeerNode {
@@ -375,8 +357,8 @@ impl PeerNode {
         {
             let mut state = self.state.lock();
             let now = now_ms();
-            let ((), outcome) = state.talk(|peer, fx| peer.member_removed(now, fx));
-            self.settle(&outcome);
+            let ((), ended) = state.talk(|peer, fx| peer.member_removed(now, fx));
+            self.settle(ended);
         }
         self.look();
     }
@@ -386,8 +368,8 @@ impl PeerNode {
         {
             let mut state = self.state.lock();
             let now = now_ms();
-            let ((), outcome) = state.talk(|peer, fx| peer.shutdown(now, fx));
-            self.settle(&outcome);
+            let ((), ended) = state.talk(|peer, fx| peer.shutdown(now, fx));
+            self.settle(ended);
         }
         self.look();
     }
@@ -441,8 +423,8 @@ impl PeerNode {
     }
 
     /// Wakes who waits for the end of a conversation.
-    fn settle(&self, outcome: &Outcome) {
-        if outcome.ended {
+    fn settle(&self, ended: bool) {
+        if ended {
             self.shared.ended.ring();
         }
     }

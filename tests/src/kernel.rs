@@ -348,8 +348,6 @@ impl Space {
 pub struct PeerSink {
     /// To be put on the connection.
     pub out: Vec<u8>,
-    /// Came.
-    pub delivered: Vec<Vec<u8>>,
     /// An orderly end is over.
     pub closed: bool,
 }
@@ -357,10 +355,6 @@ pub struct PeerSink {
 impl PeerEffects for PeerSink {
     fn transmit(&mut self, packet: &[u8]) {
         self.out.extend_from_slice(packet);
-    }
-
-    fn deliver(&mut self, packet: &[u8]) {
-        self.delivered.push(packet.to_vec());
     }
 
     fn closed(&mut self) {

@@ -28,12 +28,15 @@ impl PeerEffects for Fx {
     fn transmit(&mut self, packet: &[u8]) {
         self.out.extend_from_slice(packet);
     }
-    fn deliver(&mut self, packet: &[u8]) {
-        self.delivered.push(packet.to_vec());
-    }
     fn closed(&mut self) {
         self.closed += 1;
     }
+}
+
+/// Gives a packet to `peer`, and notes what is to be delivered.
+fn receive(peer: &mut Peer, now_ms: u64, packet: &[u8], fx: &mut Fx) {
+    let delivered = peer.receive(now_ms, packet, fx);
+    fx.delivered.extend(delivered.map(<[u8]>::to_vec));
 }
 
 /// One connection, as its reader sees it.
@@ -182,7 +185,7 @@ impl Pair {
         }
         stream.framer.filled(count);
         while let Some(packet) = stream.framer.next_packet().unwrap() {
-            side.peer.receive(now_ms, packet, &mut side.fx);
+            receive(&mut side.peer, now_ms, packet, &mut side.fx);
         }
         if pick + 1 < side.incoming.len() && side.incoming[pick].bytes.is_empty() {
             side.incoming.remove(pick);
@@ -598,15 +601,15 @@ fn an_old_version_gets_packets_without_envelopes() {
     peer.send(0, &packet, true, &mut fx).unwrap();
     let mut old = status(2);
     old[0] = 1;
-    peer.receive(0, &old, &mut fx);
+    receive(&mut peer, 0, &old, &mut fx);
     assert_eq!(peer.version(), Some(Version::V3_1));
     assert_eq!(fx.out, packet);
     assert_eq!(peer.unacked(), 0);
     let mut plain = message(2, 0, 0);
     plain[0] = 1;
-    peer.receive(0, &plain, &mut fx);
+    receive(&mut peer, 0, &plain, &mut fx);
     assert_eq!(fx.delivered, [old, plain]);
-    peer.receive(0, &status(2), &mut fx);
+    receive(&mut peer, 0, &status(2), &mut fx);
     assert_eq!(fx.delivered.len(), 2, "it cannot change its version");
     peer.shutdown(0, &mut fx);
     assert_eq!(fx.closed, 1);
@@ -618,7 +621,7 @@ fn what_should_not_come_is_counted_and_dropped() {
     let mut fx = Fx::default();
     peer.member_added();
     peer.connected(0, &mut fx);
-    peer.receive(0, &status(2), &mut fx);
+    receive(&mut peer, 0, &status(2), &mut fx);
     fx.delivered.clear();
     let mut short = status(2);
     short.truncate(20);
@@ -638,15 +641,15 @@ fn what_should_not_come_is_counted_and_dropped() {
         Vec::new(),
     ];
     for packet in &bad {
-        peer.receive(0, packet, &mut fx);
+        receive(&mut peer, 0, packet, &mut fx);
     }
     assert_eq!(peer.counts().malformed, bad.len() as u64);
     let early = options::encode(NodeId(2), 1, Command::Message, 88);
-    peer.receive(0, &[&early[..], &message(2, 0, 0)].concat(), &mut fx);
+    receive(&mut peer, 0, &[&early[..], &message(2, 0, 0)].concat(), &mut fx);
     assert_eq!(peer.counts().gaps, 1);
     assert!(fx.delivered.is_empty());
     peer.send(0, &message(1, 0, 0), true, &mut fx).unwrap();
-    peer.receive(0, &ack(NodeId(2), 2), &mut fx);
+    receive(&mut peer, 0, &ack(NodeId(2), 2), &mut fx);
     assert_eq!(
         peer.unacked(),
         1,

@@ -104,25 +104,21 @@ impl PeerNode {
 
     /// One packet of the stream.
     fn packet(self: &Arc<Self>, link: &Arc<Link>, packet: &[u8]) {
-        let (outcome, incarnation) = {
+        let (delivered, ended, incarnation) = {
             let mut state = self.state.lock();
             // What an earlier incarnation sent is for nobody.
             if !state.is_open() || !state.uses(link) {
                 return;
             }
             let now = now_ms();
-            let ((), outcome) = state.talk(|peer, fx| peer.receive(now, packet, fx));
-            (outcome, state.config.incarnation)
+            let (delivered, ended) = state.talk(|peer, fx| peer.receive(now, packet, fx));
+            (delivered, ended, state.config.incarnation)
         };
-        self.settle(&outcome);
+        self.settle(ended);
         // An answer may be due, now or later.
         self.look();
-        let inner = outcome.delivered.and_then(|(address, len)| {
-            let start = address.checked_sub(packet.as_ptr() as usize)?;
-            packet.get(start..start.checked_add(len)?)
-        });
-        if let Some(inner) = inner {
-            self.deliver(inner, incarnation);
+        if let Some(packet) = delivered {
+            self.deliver(packet, incarnation);
         }
     }
 

@@ -216,8 +216,8 @@ impl PeerNode {
         let next = {
             let mut state = self.state.lock();
             if state.peer.next_timeout().is_some_and(|due| due <= now) {
-                let ((), outcome) = state.talk(|peer, fx| peer.handle_timeout(now, fx));
-                self.settle(&outcome);
+                let ((), ended) = state.talk(|peer, fx| peer.handle_timeout(now, fx));
+                self.settle(ended);
             }
             if self.shared.is_running() && state.is_open() {
                 self.see_to_connection(&mut state, now, &mut dropped, &mut news)

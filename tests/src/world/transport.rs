@@ -40,23 +40,19 @@ impl World {
         });
     }
 
-    /// Calls the conversation of `node` with `with`, and carries out what comes of it. Packets that
-    /// came out of it are in the inbox then.
-    pub(super) fn talk(
+    /// Calls the conversation of `node` with `with`, and carries out what comes of it.
+    pub(super) fn talk<R>(
         &mut self,
         node: u32,
         with: u32,
-        f: impl FnOnce(u64, &mut dlm_core::lockcore::peer::Peer, &mut PeerSink),
-    ) {
+        f: impl FnOnce(u64, &mut dlm_core::lockcore::peer::Peer, &mut PeerSink) -> R,
+    ) -> Option<R> {
         let now_ms = self.now_ms;
-        let Some(link) = self.link(node, with) else {
-            return;
-        };
+        let link = self.link(node, with)?;
         let mut sink = PeerSink::default();
         let before = link.peer.state();
-        f(now_ms, &mut link.peer, &mut sink);
+        let result = f(now_ms, &mut link.peer, &mut sink);
         let after = link.peer.state();
-        link.inbox.extend(sink.delivered);
         let connection = link.connection;
         if before != after {
             trace!(
@@ -77,6 +73,7 @@ impl World {
             self.refuse(with, node);
         }
         self.see_to_connection(node, with);
+        Some(result)
     }
 
     fn put(&mut self, id: u64, bytes: Vec<u8>) {
@@ -281,9 +278,12 @@ impl World {
                 }
             }
             for packet in packets {
-                self.talk(to, from, |now_ms, peer, sink| {
-                    peer.receive(now_ms, &packet, sink);
+                let delivered = self.talk(to, from, |now_ms, peer, sink| {
+                    peer.receive(now_ms, &packet, sink).map(<[u8]>::to_vec)
                 });
+                if let Some(link) = self.link(to, from) {
+                    link.inbox.extend(delivered.flatten());
+                }
                 self.work_inbox(to, from)?;
             }
         }

@@ -33,6 +33,14 @@ module! {
     alias: ["net-pf-16-proto-16-family-dlm"],
 }
 
+/// What the transport reaches up to.
+static TRANSPORT_HOOKS: transport::Hooks = transport::Hooks {
+    deliver: lockspace::deliver,
+    suspicion_changed: control::notify_peer,
+    peer_appeared: debugfs::peer_added,
+    peer_gone: debugfs::peer_removed,
+};
+
 /// Fields are dropped in this order: first programs and daemons can ask for nothing any more, then
 /// what shows state goes, and what carries it last.
 struct Dlm {
@@ -46,7 +54,7 @@ impl kernel::Module for Dlm {
     fn init(_module: &'static ThisModule) -> Result<Self> {
         control::init();
         lockspace::init();
-        let transport = transport::Transport::new()?;
+        let transport = transport::Transport::new(&TRANSPORT_HOOKS)?;
         let debugfs = debugfs::Root::new()?;
         let control = control::Control::register()?;
         let devices = device::Devices::register()?;

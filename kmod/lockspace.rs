@@ -76,10 +76,7 @@ use handshake::Handshake;
 use recoverd::Recoverd;
 use recovery::Step;
 
-pub(crate) use delivery::{
-    deliver,
-    Delivered, //
-};
+pub(crate) use delivery::deliver;
 pub(crate) use lifecycle::{
     create,
     CreateArgs, //

@@ -16,6 +16,7 @@
 //! doorbells. Packets are delivered under `inbox` only.
 
 mod clock;
+mod hooks;
 mod link;
 mod listener;
 mod peer;
@@ -32,7 +33,6 @@ use kernel::{
     }, //
 };
 
-use crate::debugfs;
 use crate::doorbell::Doorbell;
 use crate::ffi::global::global_mutex;
 use crate::ffi::kthread::Thread;
@@ -49,6 +49,11 @@ use crate::uapi::netlink::Suspicion;
 use clock::Clock;
 use listener::Listener;
 use peer::PeerNode;
+
+pub(crate) use hooks::{
+    Delivered,
+    Hooks, //
+};
 
 /// Where all nodes listen.
 const PORT: u16 = 21064;
@@ -96,6 +101,7 @@ pub(crate) struct PeerInfo {
 /// What all peers share.
 #[pin_data]
 struct Shared {
+    hooks: &'static Hooks,
     queue: WorkQueue,
     /// Rung when something is to happen earlier than planned.
     #[pin]
@@ -155,12 +161,13 @@ pub(crate) struct Transport;
 
 impl Transport {
     /// Makes the transport; nothing listens yet.
-    pub(crate) fn new() -> Result<Self> {
+    pub(crate) fn new(hooks: &'static Hooks) -> Result<Self> {
         init_net();
         init_life();
         let queue = WorkQueue::unbound(c"dlm_transport")?;
         let shared = Arc::pin_init(
             pin_init!(Shared {
+                hooks,
                 queue,
                 clock <- Doorbell::new(),
                 planned: Atomic::new(0u64),
@@ -247,7 +254,7 @@ pub(crate) fn set_node(node: NodeId, config: NodeConfig) -> Result {
     }
     let parts = with_net(|net| net.own.map(|own| (net.shared.clone(), own))).flatten();
     let (shared, own) = parts.ok_or_else(|| Error::from_errno(-(bindings::ENOTCONN as c_int)))?;
-    let peer = PeerNode::new(shared, own, node, config)?;
+    let peer = PeerNode::new(shared.clone(), own, node, config)?;
     with_net(|net| {
         if net.find(node).is_ok() {
             return Err(EEXIST);
@@ -257,9 +264,9 @@ pub(crate) fn set_node(node: NodeId, config: NodeConfig) -> Result {
         Ok::<(), Error>(())
     })
     .unwrap_or(Err(ENODEV))?;
-    if let Err(e) = debugfs::peer_added(node) {
+    if let Err(e) = (shared.hooks.peer_appeared)(node) {
         pr_warn!(
-            "node {}: no files in debugfs, errno {}\n",
+            "node {}: not shown to anybody, errno {}\n",
             node.0,
             e.to_errno()
         );
@@ -271,13 +278,14 @@ pub(crate) fn set_node(node: NodeId, config: NodeConfig) -> Result {
 pub(crate) fn remove_node(node: NodeId) -> bool {
     let removed = with_net(|net| {
         let index = net.find(node).ok()?;
-        net.peers.remove(index).ok()
+        let peer = net.peers.remove(index).ok()?;
+        Some((net.shared.hooks, peer))
     })
     .flatten();
     match removed {
         None => false,
-        Some(peer) => {
-            debugfs::peer_removed(node);
+        Some((hooks, peer)) => {
+            (hooks.peer_gone)(node);
             peer.close();
             true
         }

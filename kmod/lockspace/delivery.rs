@@ -33,19 +33,7 @@ use crate::lockcore::wire::message::{
     Route, //
 };
 use crate::lockcore::wire::rcom::Rcom;
-
-/// What became of a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Delivered {
-    /// It was dealt with, or dropped and counted.
-    Done,
-    /// This node is in no lockspace of that id.
-    UnknownLockspace,
-    /// No memory, nothing changed: deliver it again later, before what came behind it.
-    NoMemory,
-    /// It is not what it says it is.
-    Malformed,
-}
+use crate::transport::Delivered;
 
 /// One packet of a peer: a lock message or a recovery message, its header checked.
 pub(crate) fn deliver(from: NodeId, packet: &[u8]) -> Delivered {

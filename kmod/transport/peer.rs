@@ -40,7 +40,6 @@ use super::{
     PeerInfo,
     Shared, //
 };
-use crate::control;
 use crate::ffi::memory::NoReclaim;
 use crate::ffi::time::{
     self,
@@ -433,7 +432,7 @@ impl PeerNode {
     fn report(&self, news: Option<Suspicion>) {
         if let Some(suspicion) = news {
             pr_info!("node {}: {}\n", self.node.0, suspicion.name());
-            control::notify_peer(self.node, suspicion);
+            (self.shared.hooks.suspicion_changed)(self.node, suspicion);
         }
     }
 }

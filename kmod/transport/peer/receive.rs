@@ -26,11 +26,8 @@ use crate::lockcore::wire::rcom::{
     RcomKind,
     NOT_READY, //
 };
-use crate::lockspace::{
-    self,
-    Delivered, //
-};
 use crate::transport::link::Link;
+use crate::transport::Delivered;
 
 /// Reads of one connection before others get a turn.
 const READS_MAX: u32 = 64;
@@ -126,7 +123,7 @@ impl PeerNode {
     /// has taken it, for the peer may never send it again.
     fn deliver(self: &Arc<Self>, inner: &[u8], incarnation: u64) {
         loop {
-            match lockspace::deliver(self.node, inner) {
+            match (self.shared.hooks.deliver)(self.node, inner) {
                 Delivered::Done => return,
                 Delivered::UnknownLockspace => return self.answer_not_ready(inner),
                 Delivered::Malformed => return self.count_unreadable(),

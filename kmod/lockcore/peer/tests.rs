@@ -645,7 +645,12 @@ fn what_should_not_come_is_counted_and_dropped() {
     }
     assert_eq!(peer.counts().malformed, bad.len() as u64);
     let early = options::encode(NodeId(2), 1, Command::Message, 88);
-    receive(&mut peer, 0, &[&early[..], &message(2, 0, 0)].concat(), &mut fx);
+    receive(
+        &mut peer,
+        0,
+        &[&early[..], &message(2, 0, 0)].concat(),
+        &mut fx,
+    );
     assert_eq!(peer.counts().gaps, 1);
     assert!(fx.delivered.is_empty());
     peer.send(0, &message(1, 0, 0), true, &mut fx).unwrap();

@@ -525,7 +525,14 @@ impl Daemon {
                 self.step(|core, fx| core.handle_join_refused(now, &lockspace, fx))
                     .await
             }
-            (Err(refusal), None) => Err(DaemonError::Refused(refusal)),
+            // Before the daemons agree on anything there is nothing to go on with.
+            (Err(refusal), None) if self.core.protocol().is_none() => {
+                Err(DaemonError::Refused(refusal))
+            }
+            (Err(refusal), None) => {
+                tracing::error!(%refusal, "cmand refused what it was asked");
+                Ok(())
+            }
         }
     }
 

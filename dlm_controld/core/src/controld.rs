@@ -132,10 +132,16 @@ impl Controld {
 
     /// A program or file system creates a lockspace and waits.
     pub fn handle_join(&mut self, now: Instant, name: &str, flags: u32, fx: &mut Vec<Effect>) {
-        if self.lockspaces.contains_key(name) {
+        if let Some(lockspace) = self.lockspaces.get_mut(name) {
+            // The task that left it, or waited to join it, was killed, and the kernel has let go of
+            // it: whoever asks now must not wait for an answer that is nobody's.
+            lockspace.again = Some(flags);
+            lockspace.abandoned = true;
+            lockspace.join = Join::Closed;
             let lockspace = name.to_owned();
-            let what = "join of a lockspace it has";
-            return fx.push(Effect::Notice(Notice::Odd { lockspace, what }));
+            let what = "join of a lockspace that is still being left";
+            fx.push(Effect::Notice(Notice::Odd { lockspace, what }));
+            return self.advance(now, fx);
         }
         self.lockspaces
             .insert(name.to_owned(), Lockspace::new(name, flags));
@@ -146,6 +152,14 @@ impl Controld {
     /// The last user releases a lockspace and waits.
     pub fn handle_leave(&mut self, now: Instant, name: &str, recover: bool, fx: &mut Vec<Effect>) {
         match self.lockspaces.get_mut(name) {
+            // The one that is asked for again has not begun: there is nothing to leave.
+            Some(lockspace) if lockspace.again.is_some() => {
+                lockspace.again = None;
+                fx.push(Effect::Answer {
+                    lockspace: name.to_owned(),
+                    result: 0,
+                });
+            }
             Some(lockspace) if lockspace.leave.is_none() => lockspace.leave = Some(recover),
             Some(_) => {
                 let lockspace = name.to_owned();
@@ -172,6 +186,7 @@ impl Controld {
     /// task was killed.
     pub fn handle_abandoned(&mut self, now: Instant, name: &str, fx: &mut Vec<Effect>) {
         if let Some(lockspace) = self.lockspaces.get_mut(name) {
+            lockspace.again = None;
             lockspace.abandoned = true;
             lockspace.join = Join::Closed;
             self.advance(now, fx);
@@ -606,6 +621,12 @@ impl Controld {
             lockspace: name.to_owned(),
         });
         let lockspace_name = name.to_owned();
+        if let Some(flags) = lockspace.again {
+            // Who waits in the kernel by now waits to join.
+            let next = Lockspace::new(name, flags);
+            self.lockspaces.insert(lockspace_name, next);
+            return self.advance_group(name, fx);
+        }
         if lockspace.leave.is_some() {
             fx.push(Effect::Answer {
                 lockspace: lockspace_name,

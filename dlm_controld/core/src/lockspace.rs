@@ -113,6 +113,9 @@ pub(crate) struct Lockspace {
     pub(crate) leave: Option<bool>,
     /// Nobody in the kernel wants it any more, and nobody waits for an answer.
     pub(crate) abandoned: bool,
+    /// The kernel has it no longer and asked for one of the same name, with these flags: that one
+    /// begins when this one has ended.
+    pub(crate) again: Option<u32>,
     pub(crate) change: Option<Change>,
     /// The last change that was started.
     pub(crate) started: Option<ChangeReport>,
@@ -139,6 +142,7 @@ impl Lockspace {
             join: Join::Open,
             leave: None,
             abandoned: false,
+            again: None,
             change: None,
             started: None,
             failures: BTreeMap::new(),

@@ -33,8 +33,10 @@ impl Controld {
     pub(super) fn obstacle(&self, lockspace: &Lockspace) -> Option<Wait> {
         match lockspace.stage {
             Stage::Waiting => return Some(Wait::Protocol),
-            Stage::Joining => return Some(Wait::Group),
-            Stage::Member | Stage::Leaving | Stage::Left => {}
+            // Nothing is sent to a group that is being left, and nothing started in it: cmand
+            // refuses the one, and the other would be of a membership that is over.
+            Stage::Joining | Stage::Leaving => return Some(Wait::Group),
+            Stage::Member | Stage::Left => {}
         }
         let change = lockspace.change.as_ref()?;
         if self.halted {
@@ -62,9 +64,6 @@ impl Controld {
         }
         if !change.sent {
             return None;
-        }
-        if lockspace.stage == Stage::Leaving {
-            return Some(Wait::Group);
         }
         let missing = change.missing();
         if !missing.is_empty() {

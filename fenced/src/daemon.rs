@@ -536,8 +536,8 @@ impl Daemon {
         }
         let message = match request {
             Request::Status => {
-                let nodes = self.settings.names.keys().copied();
-                let mut status = report::status(&self.domain, nodes, &self.last_failure);
+                let names = &self.settings.names;
+                let mut status = report::status(&self.domain, names, &self.last_failure);
                 status.doing.clone_from(&self.doing);
                 status.devices = self.devices.values().cloned().collect();
                 status.complaints.clone_from(&self.settings.plan.complaints);
@@ -580,15 +580,16 @@ impl Daemon {
                     request,
                 })
             }
-            Request::Acknowledge { node } => {
+            Request::Acknowledge { node, alive } => {
                 let request = self.next_request;
                 let at = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
                 let at = at.map_or(0, |since| since.as_secs());
-                report::victim(NodeId(node.0), &self.domain).map(|node| Message::Acknowledge {
-                    node,
-                    at,
-                    request,
-                })
+                report::victim(NodeId(node.0), &self.domain)
+                    .and_then(|node| {
+                        let name = self.name(node);
+                        report::silent(node, name, alive.as_deref(), &self.domain)
+                    })
+                    .map(|node| Message::Acknowledge { node, at, request })
             }
         };
         match message {

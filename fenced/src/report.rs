@@ -82,7 +82,7 @@ pub(crate) fn device(device: &crate::plan::Device) -> fenced_client::Device {
 /// What `fence_tool ls` shows.
 pub(crate) fn status(
     domain: &Domain,
-    nodes: impl Iterator<Item = NodeId>,
+    names: &BTreeMap<NodeId, String>,
     last_failure: &str,
 ) -> Status {
     let victims: BTreeMap<NodeId, String> = domain
@@ -90,10 +90,12 @@ pub(crate) fn status(
         .map(|(node, victim)| (node, victim.reason.to_string()))
         .collect();
     let history: BTreeMap<NodeId, _> = domain.history().collect();
-    let node = |node: NodeId| {
+    let node = |(node, name): (&NodeId, &String)| {
+        let node = *node;
         let record = history.get(&node);
         Node {
             node: cmand_client::NodeId(node.0),
+            name: name.clone(),
             member: domain.cluster_members().any(|member| member == node),
             victim: victims.contains_key(&node),
             reason: victims.get(&node).cloned().unwrap_or_default(),
@@ -119,7 +121,7 @@ pub(crate) fn status(
             fenced_core::Wait::Fencing => Wait::Fencing,
         },
         view: domain.state().view,
-        nodes: nodes.map(node).collect(),
+        nodes: names.iter().map(node).collect(),
         last_failure: last_failure.to_owned(),
         doing: String::new(),
         devices: Vec::new(),
@@ -143,4 +145,21 @@ pub(crate) fn victim(node: NodeId, domain: &Domain) -> Result<NodeId, Refusal> {
     }
     let message = format!("node {node} is not a victim; `fence_tool ls -n` shows who is");
     Err(Refusal::new(RefusalKind::NotFound, message))
+}
+
+/// The node, if it is no member, or the operator said its name all the same.
+pub(crate) fn silent(
+    node: NodeId,
+    name: &str,
+    alive: Option<&str>,
+    domain: &Domain,
+) -> Result<NodeId, Refusal> {
+    if alive == Some(name) || domain.cluster_members().all(|member| member != node) {
+        return Ok(node);
+    }
+    let message = format!(
+        "node {node} ({name}) is a member of the cluster and runs: what it holds would be given to \
+         others while it writes; reset it, or have it fenced"
+    );
+    Err(Refusal::new(RefusalKind::Busy, message))
 }

@@ -241,6 +241,23 @@ async fn until(connection: &mut fenced_client::Connection, wanted: &State) {
     }
 }
 
+/// The text of the next refusal.
+async fn refused(connection: &mut fenced_client::Connection) -> String {
+    loop {
+        let frame = tokio::time::timeout(LIMIT, connection.1.next())
+            .await
+            .unwrap()
+            .unwrap();
+        if let cluster_rt::client::ServerFrame::Reply {
+            reply: Err(refusal),
+            ..
+        } = frame
+        {
+            return refusal.message;
+        }
+    }
+}
+
 fn state(view: u64, victims: &[u32]) -> State {
     State {
         view,
@@ -277,11 +294,49 @@ async fn a_failing_agent_keeps_the_victim_until_an_operator_speaks() {
     let mut client = subscribe(&dir).await;
     cmand.say(view(2, &[1, 3], &[2]));
     until(&mut client, &state(2, &[2])).await;
-    let acknowledge = fenced_client::Request::Acknowledge { node: NodeId(2) };
+    let acknowledge = fenced_client::Request::Acknowledge {
+        node: NodeId(2),
+        alive: None,
+    };
     client.0.send(&acknowledge).await.unwrap();
     let message = cmand.relay().await;
     assert!(message.contains("acknowledge"), "not done: {message}");
     until(&mut client, &state(2, &[])).await;
+}
+
+#[tokio::test]
+async fn a_victim_that_runs_is_acknowledged_only_by_its_name() {
+    let dir = place("alive");
+    std::fs::write(dir.join("agent.exit"), "1").unwrap();
+    let mut cmand = Cmand::bind(&dir);
+    let _daemon = fenced(&dir, "n1");
+    cmand.admit().await;
+    let mut client = subscribe(&dir).await;
+    until(&mut client, &state(1, &[])).await;
+    let accuse = fenced_client::Request::Fence {
+        node: NodeId(2),
+        boot_id: None,
+        reason: "test".into(),
+    };
+    client.0.send(&accuse).await.unwrap();
+    cmand.relay().await;
+    until(&mut client, &state(1, &[2])).await;
+    let acknowledge = |alive: Option<&str>| fenced_client::Request::Acknowledge {
+        node: NodeId(2),
+        alive: alive.map(str::to_owned),
+    };
+    for alive in [None, Some(""), Some("n3"), Some("absolutely")] {
+        client.0.send(&acknowledge(alive)).await.unwrap();
+        let refusal = refused(&mut client).await;
+        assert!(
+            refusal.contains("(n2) is a member of the cluster and runs"),
+            "{refusal}"
+        );
+    }
+    client.0.send(&acknowledge(Some("n2"))).await.unwrap();
+    let message = cmand.relay().await;
+    assert!(message.contains("acknowledge"), "{message}");
+    until(&mut client, &state(1, &[])).await;
 }
 
 #[tokio::test]
@@ -330,20 +385,8 @@ async fn garbage_on_the_socket_and_unknown_nodes_leave_the_daemon_at_work() {
         reason: "test".into(),
     };
     client.0.send(&unknown).await.unwrap();
-    let refusal = loop {
-        let frame = tokio::time::timeout(LIMIT, client.1.next())
-            .await
-            .unwrap()
-            .unwrap();
-        if let cluster_rt::client::ServerFrame::Reply {
-            reply: Err(refusal),
-            ..
-        } = frame
-        {
-            break refusal;
-        }
-    };
-    assert_eq!(refusal.message, "node 9 is not in cluster.toml");
+    let refusal = refused(&mut client).await;
+    assert_eq!(refusal, "node 9 is not in cluster.toml");
     cmand.say(Event::Message {
         group: "fence:default".into(),
         from: NodeId(3),

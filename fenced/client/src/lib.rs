@@ -56,6 +56,10 @@ pub enum Request {
     Acknowledge {
         /// Which victim.
         node: NodeId,
+        /// Its name, said by the operator although the node is a member and therefore runs; without
+        /// it such a node is not acknowledged.
+        #[serde(default)]
+        alive: Option<String>,
     },
 }
 
@@ -179,6 +183,9 @@ impl std::fmt::Display for Wait {
 pub struct Node {
     /// Which node.
     pub node: NodeId,
+    /// Its name in the configuration.
+    #[serde(default)]
+    pub name: String,
     /// Whether it is in the cluster view.
     pub member: bool,
     /// Whether it is a victim.

@@ -84,20 +84,21 @@ fn run(options: &Options) -> anyhow::Result<()> {
             Reply::Done | Reply::Status(_) => bail!("fenced answered something else"),
         },
         Command::Ack { node, yes } => {
-            if !status(options)?
-                .nodes
-                .iter()
-                .any(|other| other.node.0 == node && other.victim)
-            {
+            let status = status(options)?;
+            let mut nodes = status.nodes.iter();
+            let Some(victim) = nodes.find(|other| other.node.0 == node && other.victim) else {
                 bail!("node {node} is not a victim; `fence_tool ls -n` shows who is");
-            }
-            if !yes && !confirmed(node)? {
+            };
+            let alive = if victim.member {
+                // No --yes: whoever writes a script does not know that the node runs when it is run.
+                Some(named_alive(node, &victim.name)?)
+            } else if yes || confirmed(node)? {
+                None
+            } else {
                 bail!("nothing was done");
-            }
-            fenced_client::call(
-                &options.socket,
-                &Request::Acknowledge { node: NodeId(node) },
-            )?;
+            };
+            let node = NodeId(node);
+            fenced_client::call(&options.socket, &Request::Acknowledge { node, alive })?;
         }
     }
     Ok(())
@@ -108,6 +109,22 @@ fn status(options: &Options) -> anyhow::Result<Status> {
         Reply::Status(status) => Ok(*status),
         Reply::Done | Reply::Dump(_) => bail!("fenced answered something else"),
     }
+}
+
+/// Asks the operator to type the name of a node that runs.
+fn named_alive(node: u32, name: &str) -> anyhow::Result<String> {
+    eprint!(
+        "Node {node} ({name}) is a member of the cluster at this moment: IT RUNS.\n\
+         What it holds will be given to others while it goes on writing. Every file system and\n\
+         every volume that it shares with them will be destroyed. Reset it instead.\n\
+         To do it all the same, type the name of the node: "
+    );
+    let mut line = String::new();
+    std::io::stdin().lock().read_line(&mut line)?;
+    if line.trim() != name {
+        bail!("that is not its name; nothing was done");
+    }
+    Ok(name.to_owned())
 }
 
 /// Asks the operator to type the word.

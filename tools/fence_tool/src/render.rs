@@ -84,6 +84,7 @@ mod tests {
     fn node(id: u32, member: bool, victim: bool) -> Node {
         Node {
             node: NodeId(id),
+            name: format!("n{id}"),
             member,
             victim,
             reason: String::new(),

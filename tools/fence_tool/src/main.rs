@@ -90,7 +90,7 @@ fn run(options: &Options) -> anyhow::Result<()> {
                 bail!("node {node} is not a victim; `fence_tool ls -n` shows who is");
             };
             let alive = if victim.member {
-                // No --yes: whoever writes a script does not know that the node runs when it is run.
+                // No --yes: whoever writes a script does not know what runs when it is run.
                 Some(named_alive(node, &victim.name)?)
             } else if yes || confirmed(node)? {
                 None

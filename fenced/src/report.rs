@@ -13,7 +13,7 @@ use fenced_client::Wait;
 use fenced_core::Domain;
 use fenced_core::Member;
 use fenced_core::NodeId;
-use fenced_core::wire;
+use fenced_core::victim;
 
 fn member(member: &cmand_client::Member) -> Member {
     Member {
@@ -47,11 +47,11 @@ pub(crate) fn group(group: &cmand_client::GroupView) -> fenced_core::GroupView {
 }
 
 /// How a victim ceased to be one.
-pub(crate) fn how(how: wire::How) -> How {
+pub(crate) fn how(how: victim::How) -> How {
     match how {
-        wire::How::Agent => How::Agent,
-        wire::How::Member => How::Member,
-        wire::How::Override => How::Override,
+        victim::How::Agent => How::Agent,
+        victim::How::Member => How::Member,
+        victim::How::Override => How::Override,
     }
 }
 

@@ -9,23 +9,11 @@ use serde::Deserialize;
 use serde::Serialize;
 
 use crate::NodeId;
-use crate::domain::Record;
-use crate::domain::Victim;
+use crate::victim::Record;
+use crate::victim::Victim;
 
 /// Version of these messages.
 pub const VERSION: u32 = 1;
-
-/// How a victim ceased to be one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum How {
-    /// A fence agent said so.
-    Agent,
-    /// It came back after a reboot of its own.
-    Member,
-    /// An operator said so.
-    Override,
-}
 
 /// A message of the domain.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -122,7 +110,8 @@ impl Message {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::Reason;
+    use crate::victim::How;
+    use crate::victim::Reason;
 
     fn victim() -> Victim {
         Victim {

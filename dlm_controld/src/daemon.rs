@@ -37,7 +37,7 @@ use crate::history::History;
 use crate::kernel::Kernel;
 use crate::kernel::Request as Pending;
 use crate::kernel::choice;
-use crate::kernel::events::KernelEvent;
+use crate::kernel::event::KernelEvent;
 use crate::kernel::events::KernelEvents;
 use crate::plock::Plocks;
 use crate::report;

@@ -8,6 +8,7 @@
 
 pub(crate) mod choice;
 pub(crate) mod configfs;
+pub(crate) mod event;
 pub(crate) mod events;
 pub(crate) mod files;
 pub(crate) mod netlink;

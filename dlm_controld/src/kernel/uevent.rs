@@ -8,7 +8,7 @@ use netlink_sys::Socket;
 use netlink_sys::SocketAddr;
 use netlink_sys::protocols::NETLINK_KOBJECT_UEVENT;
 
-use super::events::KernelEvent;
+use super::event::KernelEvent;
 
 /// The kernel's own multicast group; udev's is another.
 const GROUP: u32 = 1;

@@ -15,6 +15,7 @@
 // Mounted in user space, too, for its tests.
 #[allow(unreachable_pub)]
 pub(crate) mod fifo;
+mod open_file;
 
 use kernel::{
     impl_has_work,
@@ -46,7 +47,6 @@ use kernel::{
     }, //
 };
 
-use crate::device::OpenFile;
 use crate::ffi::caller::Caller;
 use crate::ffi::time::cond_resched;
 use crate::lockcore::lvb;
@@ -64,6 +64,11 @@ use fifo::{
     Event,
     Fifo,
     Room, //
+};
+
+pub(crate) use open_file::{
+    Note,
+    OpenFile, //
 };
 
 /// A completion for a kernel user.

@@ -36,58 +36,35 @@ use crate::ffi::netlink::{
 use crate::ffi::socket::Address;
 use crate::ffi::workqueue::WorkQueue;
 use crate::lockcore::members::NodeId;
-use crate::lockspace;
+use crate::lockspace::{
+    self,
+    ClusterName, //
+};
 use crate::uapi::netlink::attributes::Writer;
 use crate::uapi::netlink::{
     self,
     Command,
-    Role,
-    CLUSTER_NAME_MAX, //
+    Role, //
 };
 
 pub(crate) use notices::{
-    notify_join,
-    notify_leave,
+    ask_join,
+    ask_leave,
     notify_peer,
     notify_recovered, //
 };
 
-/// Name of the cluster.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct ClusterName {
-    bytes: [u8; CLUSTER_NAME_MAX],
-    len: u8,
-}
-
-impl ClusterName {
-    /// `None` if it is empty or too long.
-    fn new(name: &[u8]) -> Option<Self> {
-        let mut bytes = [0; CLUSTER_NAME_MAX];
-        bytes.get_mut(..name.len())?.copy_from_slice(name);
-        let len = u8::try_from(name.len()).ok().filter(|len| *len > 0)?;
-        Some(Self { bytes, len })
-    }
-}
-
-impl core::ops::Deref for ClusterName {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        &self.bytes[..usize::from(self.len)]
-    }
-}
-
 /// What membership told of this node.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Local {
+struct Local {
     /// Its id.
-    pub(crate) node: NodeId,
+    node: NodeId,
     /// Its present life.
-    pub(crate) incarnation: u64,
+    incarnation: u64,
     /// Where it listens.
-    pub(crate) address: Address,
+    address: Address,
     /// The cluster it is in.
-    pub(crate) cluster: ClusterName,
+    cluster: ClusterName,
 }
 
 /// Who holds a role.
@@ -248,8 +225,16 @@ pub(crate) fn init() {
 }
 
 /// This node, if membership has said who it is.
-pub(crate) fn local() -> Option<Local> {
+fn local() -> Option<Local> {
     STATE.lock().local
+}
+
+/// What lockspaces want to know of it.
+pub(crate) fn identity() -> Option<lockspace::Local> {
+    local().map(|local| lockspace::Local {
+        node: local.node,
+        cluster: Some(local.cluster),
+    })
 }
 
 /// Whether a living daemon steers lockspaces.

@@ -13,6 +13,8 @@
 //! The text is made by lockcore, shard by shard, each under its mutex; a listing is therefore true
 //! of each shard at one moment, not of all. A file is gone, and nobody reads it any more, when what
 //! made it is dropped.
+//!
+//! Lock: `TREE`, a leaf; files come and go outside it, for that waits for who reads them.
 
 use kernel::{
     debugfs::{
@@ -39,6 +41,7 @@ use crate::transport::{
 struct Tree {
     root: Dir,
     comms: Dir,
+    lockspaces: KVec<LockspaceFiles>,
     peers: KVec<PeerFiles>,
 }
 
@@ -61,6 +64,7 @@ impl Root {
         *TREE.lock() = Some(Tree {
             root,
             comms,
+            lockspaces: KVec::new(),
             peers: KVec::new(),
         });
         Ok(Self(()))
@@ -94,13 +98,14 @@ impl Writer for Listing {
 }
 
 /// The files of one lockspace.
-pub(crate) struct LockspaceFiles {
+struct LockspaceFiles {
+    ls: Arc<Lockspace>,
     _files: KVec<Shown<Listing>>,
 }
 
 impl LockspaceFiles {
     /// Makes them.
-    pub(crate) fn new(ls: &Arc<Lockspace>) -> Result<Self> {
+    fn new(ls: &Arc<Lockspace>) -> Result<Self> {
         let root = match &*TREE.lock() {
             Some(tree) => tree.root.clone(),
             None => return Err(ENODEV),
@@ -118,8 +123,34 @@ impl LockspaceFiles {
             let ls = ls.clone();
             files.push(show(&root, &name, Listing { ls, format })?, GFP_KERNEL)?;
         }
-        Ok(Self { _files: files })
+        Ok(Self {
+            ls: ls.clone(),
+            _files: files,
+        })
     }
+}
+
+/// Makes the files of a lockspace.
+pub(crate) fn lockspace_added(ls: &Arc<Lockspace>) -> Result {
+    let files = LockspaceFiles::new(ls)?;
+    match &mut *TREE.lock() {
+        Some(tree) => Ok(tree.lockspaces.push(files, GFP_KERNEL)?),
+        None => Err(ENODEV),
+    }
+}
+
+/// Takes the files of a lockspace away, if there are any.
+pub(crate) fn lockspace_removed(ls: &Lockspace) {
+    let files = match &mut *TREE.lock() {
+        Some(tree) => {
+            let mut lockspaces = tree.lockspaces.iter();
+            let at = lockspaces.position(|files| core::ptr::eq(&*files.ls, ls));
+            at.and_then(|at| tree.lockspaces.remove(at).ok())
+        }
+        None => None,
+    };
+    // Waits for who reads at the moment, hence not under the mutex.
+    drop(files);
 }
 
 /// What a file of a peer shows.

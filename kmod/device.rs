@@ -13,6 +13,7 @@
 
 mod control;
 mod lockspace_file;
+mod lockspaces;
 mod monitor;
 
 use kernel::{
@@ -38,13 +39,11 @@ use crate::uapi::device::{
     VERSION_LEN, //
 };
 
-pub(crate) use lockspace_file::{
-    Note,
-    OpenFile, //
+pub(crate) use lockspaces::{
+    close,
+    init,
+    open, //
 };
-
-/// Device of one lockspace.
-pub(crate) type LockspaceDevice = Misc<OpenFile>;
 
 /// The devices that are there as long as the module. Dropping takes them away.
 pub(crate) struct Devices {

@@ -41,6 +41,23 @@ static TRANSPORT_HOOKS: transport::Hooks = transport::Hooks {
     peer_gone: debugfs::peer_removed,
 };
 
+/// What lockspaces ask of the doors and tell them.
+static LOCKSPACE_HOOKS: lockspace::Hooks = lockspace::Hooks {
+    local: control::identity,
+    has_controller: control::lockspaces_role,
+    ask_join: control::ask_join,
+    ask_leave: control::ask_leave,
+    recovered: control::notify_recovered,
+    listings: lockspace::Outlet {
+        open: debugfs::lockspace_added,
+        close: debugfs::lockspace_removed,
+    },
+    device: lockspace::Outlet {
+        open: device::open,
+        close: device::close,
+    },
+};
+
 /// Fields are dropped in this order: first programs and daemons can ask for nothing any more, then
 /// what shows state goes, and what carries it last.
 struct Dlm {
@@ -53,7 +70,8 @@ struct Dlm {
 impl kernel::Module for Dlm {
     fn init(_module: &'static ThisModule) -> Result<Self> {
         control::init();
-        lockspace::init();
+        device::init();
+        lockspace::init(&LOCKSPACE_HOOKS);
         let transport = transport::Transport::new(&TRANSPORT_HOOKS)?;
         let debugfs = debugfs::Root::new()?;
         let control = control::Control::register()?;

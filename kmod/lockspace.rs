@@ -14,13 +14,13 @@
 //! | 1 | `Lockspace::recovery`, mutex | here | the recovery machine |
 //! | 2 | `registry::REGISTRY`, mutex | `registry.rs` | the list of lockspaces |
 //! | 3 | `ShardCell::shard`, mutex | here | one shard of names: resources, locks, directory |
-//! | 4 | `OpenFile::owned`, mutex | `device/` | ids of the locks of a file |
+//! | 4 | `OpenFile::owned`, mutex | `callback/` | ids of the locks of a file |
 //! | 5 | a peer's locks | `transport/` | send queue, sequence |
 //! | 6 | `Line::row`, spinlock | `callback.rs` | who has callbacks to get |
 //! | 7 | `Owner::state`, spinlock | `callback.rs` | callbacks of one lock |
 //!
 //! A lock is taken only while locks with smaller numbers are held, and never two shards at a time.
-//! `Handshake::question`, `Lockspace::recoverd`, `progress`, `outlets` and `files` are leaves:
+//! `Handshake::question`, `Lockspace::recoverd`, `progress` and `files` are leaves:
 //! nothing is taken under them, and nobody waits or calls out. No callback of a user runs, and no
 //! packet leaves, under 1 to 7: effects are queued, and workers carry them out. The exception are
 //! the recovery callbacks of a file system, which run under 1 and must not call in.
@@ -31,7 +31,9 @@
 
 mod delivery;
 mod effects;
+mod files;
 mod handshake;
+mod hooks;
 mod lifecycle;
 mod operations;
 mod quorum;
@@ -41,7 +43,6 @@ mod registry;
 mod report;
 
 use kernel::{
-    pr_warn_once,
     prelude::*,
     sync::{
         atomic::{
@@ -57,11 +58,6 @@ use crate::callback::{
     Callbacks,
     Owner, //
 };
-use crate::debugfs::LockspaceFiles;
-use crate::device::{
-    LockspaceDevice,
-    OpenFile, //
-};
 use crate::ffi::caller::Ops;
 use crate::ffi::completion::Gate;
 use crate::ffi::workqueue::WorkQueue;
@@ -72,11 +68,19 @@ use crate::uapi::lock::{
     is_same_lockspace,
     LOCKSPACE_NAME_MAX, //
 };
+use files::Files;
 use handshake::Handshake;
 use recoverd::Recoverd;
 use recovery::Step;
 
 pub(crate) use delivery::deliver;
+pub(crate) use hooks::{
+    ClusterName,
+    Hooks,
+    Local,
+    Outlet,
+    Recovered, //
+};
 pub(crate) use lifecycle::{
     create,
     CreateArgs, //
@@ -89,14 +93,15 @@ pub(crate) use recovery::{
 pub(crate) use registry::{
     count,
     find_by_id,
-    find_by_minor,
     find_by_name,
     for_each, //
 };
 pub(crate) use report::Info;
 
-/// Makes the lockspaces' statics usable; when the module is loaded, before everything else.
-pub(crate) fn init() {
+/// Makes the lockspaces' statics usable and sets whom they ask and tell; when the module is
+/// loaded, before everything else.
+pub(crate) fn init(doors: &'static Hooks) {
+    hooks::set(doors);
     registry::init();
     lifecycle::init_transport();
 }
@@ -129,8 +134,6 @@ pub(crate) struct Lockspace {
     ops: Option<Ops>,
     /// Wire id; 0 until the first start.
     id: Atomic<u32>,
-    /// Minor number of the device plus one; 0: none.
-    minor: Atomic<u32>,
     /// The last use has ended, the controller is asked to take this node out.
     is_leaving: Atomic<bool>,
     /// A shard found that its state makes no sense: locking stops for good.
@@ -159,9 +162,6 @@ pub(crate) struct Lockspace {
     /// The recovery thread, while there is one.
     #[pin]
     recoverd: Mutex<Option<Recoverd>>,
-    /// What programs see of it.
-    #[pin]
-    outlets: Mutex<Outlets>,
     /// Open files, and closed ones whose locks could not be given up yet.
     #[pin]
     files: Mutex<Files>,
@@ -171,23 +171,12 @@ pub(crate) struct Lockspace {
     callback_queue: WorkQueue,
 }
 
-/// `closed` always has room for all that are open, so that closing never fails.
-struct Files {
-    open: KVec<Arc<OpenFile>>,
-    closed: KVec<Arc<OpenFile>>,
-}
-
 /// What the controller is told when a recovery ends.
 struct Progress {
     generation: u32,
     slots: KVec<(NodeId, u32)>,
     seq: u64,
     duration_ms: u64,
-}
-
-struct Outlets {
-    device: Option<LockspaceDevice>,
-    files: Option<LockspaceFiles>,
 }
 
 /// Name of a lockspace.
@@ -249,11 +238,6 @@ impl Lockspace {
         is_same_lockspace((self.flags, other.flags), (self.lvblen, other.lvblen))
     }
 
-    /// Minor number of its device, if it has one.
-    pub(crate) fn minor(&self) -> Option<u32> {
-        self.minor.load(ordering::Relaxed).checked_sub(1)
-    }
-
     /// Whether it was released.
     pub(crate) fn is_gone(&self) -> bool {
         self.gone.load(ordering::Acquire)
@@ -262,60 +246,5 @@ impl Lockspace {
     /// Waits until operations may run; [`EINTR`] if the task is killed.
     pub(crate) fn wait_running(&self) -> Result {
         self.gate.wait_killable()
-    }
-
-    /// A program has opened the device.
-    pub(crate) fn file_opened(&self, file: &Arc<OpenFile>) -> Result {
-        let mut files = self.files.lock();
-        if self.is_gone() {
-            return Err(ENOENT);
-        }
-        let open = files.open.len() + 1;
-        files.closed.reserve(open, GFP_KERNEL)?;
-        files.open.push(file.clone(), GFP_KERNEL)?;
-        Ok(())
-    }
-
-    /// A file is closed. `rest`: it still has locks, which are given up when it is possible.
-    pub(crate) fn file_closed(&self, file: &Arc<OpenFile>, rest: bool) {
-        let mut files = self.files.lock();
-        let at = files.open.iter().position(|open| Arc::ptr_eq(open, file));
-        let open = at.and_then(|at| files.open.remove(at).ok());
-        let lost = match open {
-            Some(open) if rest => files.closed.push_within_capacity(open).is_err(),
-            Some(_) | None => false,
-        };
-        drop(files);
-        if lost {
-            // There is room for every open file. Without, the locks stay until the release.
-            pr_warn_once!("locks of a closed file stay\n");
-        }
-        if rest {
-            self.wake_recoverd();
-        }
-    }
-
-    /// Gives up what closed files could not. Returns whether nothing is left to give up.
-    fn drop_closed(&self) -> bool {
-        loop {
-            let Some(file) = self.files.lock().closed.last().cloned() else {
-                return true;
-            };
-            if !file.drop_owned(false) {
-                return false;
-            }
-            self.files
-                .lock()
-                .closed
-                .retain(|closed| !Arc::ptr_eq(closed, &file));
-        }
-    }
-
-    /// Wakes every program that waits for a result: the lockspace is gone.
-    fn wake_files(&self) {
-        let files = self.files.lock();
-        for file in files.open.iter() {
-            file.wake_for_the_end();
-        }
     }
 }

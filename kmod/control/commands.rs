@@ -17,7 +17,6 @@ use super::{
     entries,
     errno,
     require_local,
-    ClusterName,
     Local,
     STATE, //
 };
@@ -33,6 +32,7 @@ use crate::lockcore::lockspace::{
 use crate::lockcore::members::NodeId;
 use crate::lockspace::{
     self,
+    ClusterName,
     Lockspace, //
 };
 use crate::transport::{

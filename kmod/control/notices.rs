@@ -20,6 +20,7 @@ use super::{
 };
 use crate::ffi::netlink::notify;
 use crate::lockcore::members::NodeId;
+use crate::lockspace::Recovered;
 use crate::uapi::netlink::{
     Attr,
     Command,
@@ -38,7 +39,7 @@ fn asked(told: Result) -> Result {
 }
 
 /// Somebody creates a lockspace. [`bindings::EUNATCH`]: there is no daemon to answer.
-pub(crate) fn notify_join(name: &[u8], flags: u32) -> Result {
+pub(crate) fn ask_join(name: &[u8], flags: u32) -> Result {
     asked(notify(Command::LsJoinNtf, |event| {
         event.text(Attr::LsName, name).map_err(full)?;
         event.u32(Attr::LsFlags, flags).map_err(full)
@@ -46,7 +47,7 @@ pub(crate) fn notify_join(name: &[u8], flags: u32) -> Result {
 }
 
 /// The last user releases a lockspace. [`bindings::EUNATCH`]: there is no daemon to answer.
-pub(crate) fn notify_leave(name: &[u8], release_recover: bool) -> Result {
+pub(crate) fn ask_leave(name: &[u8], release_recover: bool) -> Result {
     asked(notify(Command::LsLeaveNtf, |event| {
         event.text(Attr::LsName, name).map_err(full)?;
         event
@@ -56,21 +57,14 @@ pub(crate) fn notify_leave(name: &[u8], release_recover: bool) -> Result {
 }
 
 /// A recovery ended.
-pub(crate) fn notify_recovered(
-    name: &[u8],
-    result: i32,
-    generation: u32,
-    recover_seq: u64,
-    ms: u32,
-    slots: &[(NodeId, u32)],
-) {
+pub(crate) fn notify_recovered(how: &Recovered<'_>) {
     let told = notify(Command::LsRecoveredNtf, |event| {
-        event.text(Attr::LsName, name).map_err(full)?;
-        event.i32(Attr::Result, result).map_err(full)?;
-        event.u32(Attr::Generation, generation).map_err(full)?;
-        event.u64(Attr::RecoverSeq, recover_seq).map_err(full)?;
-        event.u32(Attr::RecoverMs, ms).map_err(full)?;
-        write_slots(slots, event).map_err(full)
+        event.text(Attr::LsName, how.name).map_err(full)?;
+        event.i32(Attr::Result, how.result).map_err(full)?;
+        event.u32(Attr::Generation, how.generation).map_err(full)?;
+        event.u64(Attr::RecoverSeq, how.recover_seq).map_err(full)?;
+        event.u32(Attr::RecoverMs, how.duration_ms).map_err(full)?;
+        write_slots(how.slots, event).map_err(full)
     });
     log_unsent(told);
 }

@@ -18,6 +18,7 @@ use kernel::{
 };
 
 use super::{
+    lockspaces,
     read_version,
     Written, //
 };
@@ -98,13 +99,13 @@ fn create(name: &[u8], flags: u32) -> Result<usize> {
         ops: None,
         device: true,
     })?;
-    let minor = created.lockspace.minor().ok_or(ENODEV)?;
+    let minor = lockspaces::minor_of(&created.lockspace).ok_or(ENODEV)?;
     Ok(minor as usize)
 }
 
 fn remove(minor: u32, flags: u32) -> Result<usize> {
     task::check_admin()?;
-    let ls = lockspace::find_by_minor(minor).ok_or(ENOENT)?;
+    let ls = lockspaces::find_by_minor(minor).ok_or(ENOENT)?;
     let option = if flags & REMOVE_FORCE != 0 {
         Release::Normal
     } else {

@@ -4,30 +4,20 @@
 //! A write is one operation, a read takes one result. What the file owns goes when it is closed:
 //! locks are unlocked and their value blocks marked invalid, unless they were asked for as
 //! persistent, and then they stay as orphans to be adopted. A file that is still open when its
-//! lockspace is released gets [`ENODEV`]. Locks: `owned` nests inside a shard's mutex.
+//! lockspace is released gets [`ENODEV`].
 
 use kernel::{
     bindings,
     fs::File,
-    new_mutex,
-    new_poll_condvar,
     prelude::*,
-    rbtree::{
-        RBTree,
-        RBTreeNodeReservation, //
-    },
     sync::{
         atomic::{
             ordering,
             Atomic, //
         },
-        poll::{
-            PollCondVar,
-            PollTable, //
-        },
+        poll::PollTable,
         Arc,
-        ArcBorrow,
-        Mutex, //
+        ArcBorrow, //
     },
     uaccess::{
         UserSliceReader,
@@ -41,7 +31,8 @@ use super::{
     Written, //
 };
 use crate::callback::{
-    Line,
+    Note,
+    OpenFile,
     Owner,
     UserResult, //
 };
@@ -59,71 +50,14 @@ use crate::uapi::device::{
 };
 
 /// One open file of a lockspace's device.
-#[pin_data]
-pub(crate) struct OpenFile {
+pub(crate) struct LockspaceFile {
     ls: Arc<Lockspace>,
-    #[pin]
-    line: Line,
-    #[pin]
-    changed: PollCondVar,
+    file: Arc<OpenFile>,
     /// The program has 32 bits and wants results in that layout.
     compat: Atomic<bool>,
-    /// Ids of the locks of this file.
-    #[pin]
-    owned: Mutex<RBTree<u32, ()>>,
 }
 
-/// Memory to note one more lock of a file.
-pub(crate) type Note = RBTreeNodeReservation<u32, ()>;
-
-impl OpenFile {
-    /// What waits to be read.
-    pub(crate) fn line(&self) -> &Line {
-        &self.line
-    }
-
-    /// Something can be read now.
-    pub(crate) fn wake(&self) {
-        self.changed.notify_all();
-    }
-
-    /// The lockspace is gone, which whoever reads is told.
-    pub(crate) fn wake_for_the_end(&self) {
-        self.line.let_waiters_settle();
-        self.wake();
-    }
-
-    /// Notes a lock of this file; under the mutex of the lock's shard.
-    pub(crate) fn note(&self, lkid: u32, memory: Note) {
-        // What is replaced or left over is dropped after the lock.
-        let old = self.owned.lock().insert(memory.into_node(lkid, ()));
-        drop(old);
-    }
-
-    /// Forgets a lock that is gone; under the mutex of the lock's shard.
-    pub(crate) fn forget(&self, lkid: u32) {
-        let node = self.owned.lock().remove_node(&lkid);
-        drop(node);
-    }
-
-    /// Any one lock of this file.
-    fn first_owned(&self) -> Option<u32> {
-        self.owned.lock().keys().next().copied()
-    }
-
-    /// Gives up the locks of the file; none of their results is delivered. Returns whether all
-    /// are given up: a recovery or a lack of memory may be in the way.
-    pub(crate) fn drop_owned(&self, even_persistent: bool) -> bool {
-        // Each round takes one lock off the list, so this ends.
-        while let Some(lkid) = self.first_owned() {
-            if self.ls.abandon(self, lkid, even_persistent).is_err() {
-                return false;
-            }
-            self.forget(lkid);
-        }
-        true
-    }
-
+impl LockspaceFile {
     fn layout(&self) -> Layout {
         if self.compat.load(ordering::Relaxed) {
             Layout::Compat
@@ -132,12 +66,12 @@ impl OpenFile {
         }
     }
 
-    fn run(this: &Arc<Self>, command: Command<'_>) -> Result<usize> {
+    fn run(&self, command: Command<'_>) -> Result<usize> {
         match command {
-            Command::Lock(params) => lock(this, &params),
-            Command::Unlock(params) => unlock(this, &params),
-            Command::Deadlock(params) => deadlock(this, &params),
-            Command::Purge { nodeid, pid } => purge(this, nodeid, pid),
+            Command::Lock(params) => self.lock(&params),
+            Command::Unlock(params) => self.unlock(&params),
+            Command::Deadlock(params) => self.deadlock(&params),
+            Command::Purge { nodeid, pid } => self.purge(nodeid, pid),
             Command::CreateLockspace { .. } | Command::RemoveLockspace { .. } => Err(EINVAL),
         }
     }
@@ -145,7 +79,7 @@ impl OpenFile {
     /// Waits for the next result.
     fn next(&self, file: &File) -> Result<UserResult> {
         loop {
-            if let Some(result) = self.line.take_result() {
+            if let Some(result) = self.file.line().take_result() {
                 return Ok(result);
             }
             if self.ls.is_gone() {
@@ -154,89 +88,91 @@ impl OpenFile {
             if nonblocking(file) {
                 return Err(EAGAIN);
             }
-            if self.line.wait(&self.changed, || self.ls.is_gone()) {
+            if self
+                .file
+                .line()
+                .wait(self.file.changed(), || self.ls.is_gone())
+            {
                 return Err(ERESTARTSYS);
             }
         }
     }
-}
 
-/// A new lock, a conversion, or the adoption of an orphan. Returns the id for all but conversions.
-fn lock(this: &Arc<OpenFile>, params: &LockParams<'_>) -> Result<usize> {
-    if params.user.castaddr == 0 || params.user.lksb == 0 {
-        return Err(EINVAL);
-    }
-    let flags = params.flags;
-    let mode = i32::from(params.mode);
-    if flags & flags::CONVERT != 0 {
-        this.ls.convert_user(this, params, mode, flags)?;
-        return Ok(0);
-    }
-    let name = params.name().ok_or(EINVAL)?;
-    let owner = Owner::user(
-        this.clone(),
-        params.user,
-        params.xid,
-        flags & flags::VALBLK != 0,
-    )?;
-    let note = RBTreeNodeReservation::new(GFP_KERNEL)?;
-    let lkid = if flags & flags::ORPHAN != 0 {
-        this.ls.adopt(this, owner, note, name, mode, flags)?
-    } else {
-        this.ls.request_user(this, owner, note, name, mode, flags)?
-    };
-    Ok(lkid as usize)
-}
-
-fn unlock(this: &Arc<OpenFile>, params: &LockParams<'_>) -> Result<usize> {
-    this.ls.unlock_user(this, params, params.flags, false)?;
-    Ok(0)
-}
-
-/// A cancel that tells its reason.
-fn deadlock(this: &Arc<OpenFile>, params: &LockParams<'_>) -> Result<usize> {
-    this.ls.unlock_user(this, params, flags::CANCEL, true)?;
-    Ok(0)
-}
-
-/// Drops orphans, here or on another node; or silently all locks of this file.
-fn purge(this: &Arc<OpenFile>, nodeid: u32, pid: u32) -> Result<usize> {
-    let here = nodeid == 0 || nodeid == this.ls.own_node();
-    if here && pid == task::pid() {
-        while !this.drop_owned(true) {
-            this.ls.wait_running()?;
+    /// A new lock, a conversion, or the adoption of an orphan. Returns the id for all but
+    /// conversions.
+    fn lock(&self, params: &LockParams<'_>) -> Result<usize> {
+        if params.user.castaddr == 0 || params.user.lksb == 0 {
+            return Err(EINVAL);
         }
-    } else {
-        this.ls.purge((!here).then_some(NodeId(nodeid)), pid)?;
+        let flags = params.flags;
+        let mode = i32::from(params.mode);
+        if flags & flags::CONVERT != 0 {
+            self.ls.convert_user(&self.file, params, mode, flags)?;
+            return Ok(0);
+        }
+        let name = params.name().ok_or(EINVAL)?;
+        let owner = Owner::user(
+            self.file.clone(),
+            params.user,
+            params.xid,
+            flags & flags::VALBLK != 0,
+        )?;
+        let note = Note::new()?;
+        let lkid = if flags & flags::ORPHAN != 0 {
+            self.ls.adopt(&self.file, owner, note, name, mode, flags)?
+        } else {
+            self.ls
+                .request_user(&self.file, owner, note, name, mode, flags)?
+        };
+        Ok(lkid as usize)
     }
-    Ok(0)
+
+    fn unlock(&self, params: &LockParams<'_>) -> Result<usize> {
+        self.ls
+            .unlock_user(&self.file, params, params.flags, false)?;
+        Ok(0)
+    }
+
+    /// A cancel that tells its reason.
+    fn deadlock(&self, params: &LockParams<'_>) -> Result<usize> {
+        self.ls
+            .unlock_user(&self.file, params, flags::CANCEL, true)?;
+        Ok(0)
+    }
+
+    /// Drops orphans, here or on another node; or silently all locks of this file.
+    fn purge(&self, nodeid: u32, pid: u32) -> Result<usize> {
+        let here = nodeid == 0 || nodeid == self.ls.own_node();
+        if here && pid == task::pid() {
+            while !self.ls.drop_owned(&self.file, true) {
+                self.ls.wait_running()?;
+            }
+        } else {
+            self.ls.purge((!here).then_some(NodeId(nodeid)), pid)?;
+        }
+        Ok(0)
+    }
 }
 
-impl FileOps for OpenFile {
+impl FileOps for LockspaceFile {
     type Device = Arc<Lockspace>;
 
     const POLLS: bool = true;
 
     fn open(ls: &Arc<Lockspace>) -> Result<Arc<Self>> {
-        let file = Arc::pin_init(
-            pin_init!(Self {
-                ls: ls.clone(),
-                line <- Line::new(),
-                changed <- new_poll_condvar!("dlm_file"),
-                compat: Atomic::new(false),
-                owned <- new_mutex!(RBTree::new(), "dlm_owned"),
-            }),
-            GFP_KERNEL,
-        )?;
+        let file = OpenFile::new()?;
+        let this = Self {
+            ls: ls.clone(),
+            file: file.clone(),
+            compat: Atomic::new(false),
+        };
+        let this = Arc::new(this, GFP_KERNEL)?;
         ls.file_opened(&file)?;
-        Ok(file)
+        Ok(this)
     }
 
     fn release(this: Arc<Self>) {
-        this.line.close();
-        // A process does not end up waiting for a recovery here.
-        let done = this.drop_owned(false);
-        this.ls.file_closed(&this, !done);
+        this.ls.file_closed(&this.file);
     }
 
     fn read(
@@ -272,14 +208,14 @@ impl FileOps for OpenFile {
         if this.ls.is_gone() {
             return Err(ENODEV);
         }
-        Self::run(&this.into(), request.command)
+        this.run(request.command)
     }
 
     fn poll(this: ArcBorrow<'_, Self>, file: &File, table: PollTable<'_>) -> u32 {
-        table.register_wait(file, &this.changed);
+        table.register_wait(file, this.file.changed());
         if this.ls.is_gone() {
             bindings::POLLIN | bindings::POLLRDNORM | bindings::POLLERR | bindings::POLLHUP
-        } else if this.line.is_empty() {
+        } else if this.file.line().is_empty() {
             0
         } else {
             bindings::POLLIN | bindings::POLLRDNORM

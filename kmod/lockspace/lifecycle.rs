@@ -11,7 +11,6 @@ use kernel::{
     bindings,
     new_mutex,
     prelude::*,
-    str::CString,
     sync::{
         atomic::{
             ordering,
@@ -22,17 +21,17 @@ use kernel::{
 };
 
 use super::{
+    files::Files,
     handshake::Handshake,
+    hooks::hooks,
     recoverd::Recoverd,
     registry::{
         self,
         Found,
         Left, //
     },
-    Files,
     Lockspace,
     Name,
-    Outlets,
     Progress,
     Recovery,
     ShardCell,
@@ -41,9 +40,6 @@ use super::{
     SHARD_BITS, //
 };
 use crate::callback::Callbacks;
-use crate::control;
-use crate::debugfs::LockspaceFiles;
-use crate::device::LockspaceDevice;
 use crate::ffi::caller::Ops;
 use crate::ffi::completion::Gate;
 use crate::ffi::global::global_mutex;
@@ -124,14 +120,13 @@ pub(crate) fn create(args: CreateArgs<'_>) -> Result<Created> {
     if args.lvblen % 8 != 0 || args.lvblen as usize > LVB_MAX {
         return Err(EINVAL);
     }
-    let local = control::local().ok_or_else(|| errno(bindings::ENOTCONN))?;
-    if !control::lockspaces_role() {
+    let local = (hooks().local)().ok_or_else(|| errno(bindings::ENOTCONN))?;
+    if !(hooks().has_controller)() {
         return Err(errno(bindings::EUNATCH));
     }
-    if args
-        .cluster
-        .is_some_and(|wanted| wanted != &local.cluster[..])
-    {
+    // Whoever cares must not be let into a cluster of which nobody knows the name.
+    let is_in = |wanted: &[u8]| local.cluster.is_some_and(|cluster| &cluster[..] == wanted);
+    if args.cluster.is_some_and(|wanted| !is_in(wanted)) {
         return Err(errno(bindings::EBADR));
     }
     let new = Lockspace::new(args, local.node)?;
@@ -191,7 +186,6 @@ impl Lockspace {
                 for_programs: args.device,
                 ops: args.ops,
                 id: Atomic::new(0),
-                minor: Atomic::new(0),
                 is_leaving: Atomic::new(false),
                 is_broken: Atomic::new(false),
                 gone: Atomic::new(false),
@@ -210,11 +204,7 @@ impl Lockspace {
                 }, "dlm_progress"),
                 handshake <- Handshake::new(),
                 recoverd <- new_mutex!(None, "dlm_recoverd"),
-                outlets <- new_mutex!(Outlets { device: None, files: None }, "dlm_outlets"),
-                files <- new_mutex!(Files {
-                    open: KVec::new(),
-                    closed: KVec::new(),
-                }, "dlm_files"),
+                files <- new_mutex!(Files::new(), "dlm_files"),
                 planned: Atomic::new(0),
                 callback_queue: WorkQueue::ordered(c"dlm_callback")?,
             }),
@@ -249,7 +239,7 @@ impl Lockspace {
     /// Asks the controller, and waits for the first recovery.
     fn join(&self) -> Joined {
         let name = self.name();
-        let told = || control::notify_join(name, self.flags);
+        let told = || (hooks().ask_join)(name, self.flags);
         match self.handshake.ask(told) {
             Ok(0..) => pr_info!("{}: group event done 0\n", self.display_name()),
             Ok(error) => {
@@ -269,12 +259,12 @@ impl Lockspace {
 
     /// Asks the controller to take this node out. Whatever comes of it, the node goes.
     fn leave(&self, release_recover: bool) {
-        if !control::lockspaces_role() {
+        if !(hooks().has_controller)() {
             return;
         }
         let name = self.name();
         pr_info!("{}: leaving the lockspace group...\n", self.display_name());
-        let told = || control::notify_leave(name, release_recover);
+        let told = || (hooks().ask_leave)(name, release_recover);
         match self.handshake.ask(told) {
             Ok(result) => pr_info!("{}: group event done {}\n", self.display_name(), result),
             Err(e) => pr_warn!(
@@ -286,14 +276,9 @@ impl Lockspace {
     }
 
     fn open_outlets(self: &Arc<Self>) -> Result {
-        let files = LockspaceFiles::new(self)?;
-        self.outlets.lock().files = Some(files);
+        (hooks().listings.open)(self)?;
         if self.for_programs {
-            let name = CString::try_from_fmt(fmt!("dlm_{}", self.display_name()))?;
-            let device = LockspaceDevice::register(name, self.clone())?;
-            let minor = device.minor().saturating_add(1);
-            self.minor.store(minor, ordering::Relaxed);
-            self.outlets.lock().device = Some(device);
+            (hooks().device.open)(self)?;
         }
         Ok(())
     }
@@ -318,7 +303,7 @@ impl Lockspace {
             Left::Uses(uses) => return Ok(uses),
             Left::Last => self.settled.close(),
         }
-        self.close_device();
+        (hooks().device.close)(self);
         self.is_leaving.store(true, ordering::Relaxed);
         match option {
             Release::NoEvent => {}
@@ -330,16 +315,9 @@ impl Lockspace {
         Ok(0)
     }
 
-    /// No program can open it any more.
-    fn close_device(&self) {
-        self.minor.store(0, ordering::Relaxed);
-        let device = self.outlets.lock().device.take();
-        drop(device);
-    }
-
     /// Takes everything down that came up, and gives the name free.
     fn go_down(self: &Arc<Self>) {
-        self.close_device();
+        (hooks().device.close)(self);
         self.gone.store(true, ordering::Release);
         // Packets do not find it any more.
         self.id.store(0, ordering::Relaxed);
@@ -353,8 +331,7 @@ impl Lockspace {
         // Waits for the thread; nothing recovers from here on.
         drop(recoverd);
         self.forget_members();
-        let files = self.outlets.lock().files.take();
-        drop(files);
+        (hooks().listings.close)(self);
         // Calls what is queued; then nothing new is, and what still runs is waited for.
         self.callback_queue.flush();
         self.callbacks.close();
@@ -370,8 +347,7 @@ impl Lockspace {
         for index in 0..self.shards.len() {
             self.with_shard(index, |shard, fx| shard.clear(fx));
         }
-        let closed = core::mem::take(&mut self.files.lock().closed);
-        drop(closed);
+        self.forget_closed();
     }
 }
 

@@ -20,10 +20,10 @@ use super::{
     Lockspace,
     SHARD_BITS, //
 };
-use crate::callback::Owner;
-use crate::device::{
+use crate::callback::{
     Note,
-    OpenFile, //
+    OpenFile,
+    Owner, //
 };
 use crate::ffi::caller::Caller;
 use crate::ffi::memory::NoReclaim;

@@ -19,12 +19,15 @@ use kernel::{
 
 use super::{
     effects::Fx,
+    hooks::{
+        hooks,
+        Recovered, //
+    },
     registry,
     Lockspace,
     Progress, //
 };
 use crate::callback::Owner;
-use crate::control;
 use crate::ffi::memory::NoReclaim;
 use crate::ffi::time::{
     cond_resched,
@@ -196,13 +199,20 @@ impl Lockspace {
     /// Tells the controller how a recovery ended. What is told of one that failed is of the last
     /// one before that did not.
     fn tell_recovered(&self, result: i32) {
-        let (generation, seq, ms, slots) = {
+        let (generation, recover_seq, duration_ms, slots) = {
             let progress = self.progress.lock();
             let ms = u32::try_from(progress.duration_ms).unwrap_or(u32::MAX);
             let slots = copy_slots(&progress.slots);
             (progress.generation, progress.seq, ms, slots)
         };
-        control::notify_recovered(self.name(), result, generation, seq, ms, &slots);
+        (hooks().recovered)(&Recovered {
+            name: self.name(),
+            result,
+            generation,
+            recover_seq,
+            duration_ms,
+            slots: &slots,
+        });
     }
 
     /// This node is no member any more: nothing holds its connections for this lockspace.

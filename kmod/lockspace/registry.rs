@@ -155,11 +155,6 @@ pub(crate) fn find_by_id(id: u32) -> Option<Arc<Lockspace>> {
     find(|ls| id != 0 && ls.id() == id)
 }
 
-/// By the minor number of its device.
-pub(crate) fn find_by_minor(minor: u32) -> Option<Arc<Lockspace>> {
-    find(|ls| ls.minor() == Some(minor))
-}
-
 /// How many there are.
 pub(crate) fn count() -> usize {
     REGISTRY.lock().len()

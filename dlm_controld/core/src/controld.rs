@@ -133,6 +133,11 @@ impl Controld {
     /// A program or file system creates a lockspace and waits.
     pub fn handle_join(&mut self, now: Instant, name: &str, flags: u32, fx: &mut Vec<Effect>) {
         if let Some(lockspace) = self.lockspaces.get_mut(name) {
+            if lockspace.join == Join::Open && !lockspace.is_unwanted() {
+                let lockspace = name.to_owned();
+                let what = "second join of a lockspace that is being joined";
+                return fx.push(Effect::Notice(Notice::Odd { lockspace, what }));
+            }
             // The task that left it, or waited to join it, was killed, and the kernel has let go of
             // it: whoever asks now must not wait for an answer that is nobody's.
             lockspace.again = Some(flags);
@@ -541,7 +546,7 @@ impl Controld {
         let Some(lockspace) = self.lockspaces.get_mut(name) else {
             return;
         };
-        let unwanted = lockspace.leave.is_some() || lockspace.abandoned;
+        let unwanted = lockspace.is_unwanted();
         let group = lockspace_group(name);
         match lockspace.stage {
             Stage::Waiting if unwanted => self.finish(name, 0, fx),

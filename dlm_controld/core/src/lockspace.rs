@@ -154,6 +154,11 @@ impl Lockspace {
         }
     }
 
+    /// Whether the kernel wants it no longer, or has it no longer.
+    pub(crate) fn is_unwanted(&self) -> bool {
+        self.leave.is_some() || self.abandoned
+    }
+
     /// Whether the kernel was never started in it.
     pub(crate) fn is_fresh(&self) -> bool {
         self.started.is_none()

@@ -73,10 +73,7 @@ impl Agents {
     pub(crate) async fn next(&mut self) -> Option<Report> {
         let report = self.receiver.recv().await;
         if let Some(Report::Ended { node, run, .. }) = &report
-            && self
-                .against
-                .as_ref()
-                .is_some_and(|(n, r, _)| (n, r) == (node, run))
+            && self.is_against(*node, *run)
         {
             self.against = None;
         }
@@ -102,6 +99,12 @@ impl Agents {
             let _ = sender.send(Report::Ended { node, run, result }).await;
         });
         self.against = Some((node, run, task.abort_handle()));
+    }
+
+    /// Whether this run is under way.
+    pub(crate) fn is_against(&self, node: NodeId, run: u64) -> bool {
+        let against = self.against.as_ref();
+        against.is_some_and(|(victim, known, _)| (*victim, *known) == (node, run))
     }
 
     /// The node is no victim any more: a run against it must do nothing further.
@@ -209,7 +212,7 @@ mod tests {
         };
         Method {
             name: name.into(),
-            calls: vec![(call, Action::Off)],
+            calls: vec![(call, Some(Action::Off))],
         }
     }
 
@@ -236,7 +239,9 @@ mod tests {
         let mut agents = Agents::new(BTreeMap::new());
         agents.fence(NodeId(2), "n2".into(), 1, vec![method("m", "cat")]);
         assert!(!agents.spare(NodeId(3)));
+        assert!(agents.is_against(NodeId(2), 1) && !agents.is_against(NodeId(2), 2));
         assert!(agents.spare(NodeId(2)) && !agents.spare(NodeId(2)));
+        assert!(!agents.is_against(NodeId(2), 1));
         agents.fence(NodeId(3), "n3".into(), 2, vec![method("m", "true")]);
         loop {
             match agents.next().await.unwrap() {

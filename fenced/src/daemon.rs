@@ -322,6 +322,7 @@ impl Daemon {
                 tracing::info!(%node, name = self.name(node), %how, %by, "fenced");
                 self.last_failure.clear();
                 if self.agents.spare(node) {
+                    self.doing.clear();
                     tracing::info!(%node, name = self.name(node), "the agent's run was ended");
                 }
             }
@@ -372,7 +373,10 @@ impl Daemon {
                 let limit_s = progress.limit.as_secs();
                 let name = self.name(node);
                 tracing::debug!(%node, name, run, method, device, %action, limit_s, "agent begins");
-                self.doing = format!("{name}: method {method}: device {device}: {action}");
+                // A word of a run that was ended meanwhile is old.
+                if self.agents.is_against(node, run) {
+                    self.doing = format!("{name}: method {method}: device {device}: {action}");
+                }
                 Ok(())
             }
             Report::Device { device, at, result } => {

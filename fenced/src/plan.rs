@@ -10,7 +10,6 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use cluster_rt::config::Action;
 use cluster_rt::config::Config;
 use cluster_rt::config::FenceDevice;
 use cluster_rt::config::FenceUse;
@@ -103,10 +102,7 @@ impl Plan {
                     .iter()
                     .filter_map(|used| {
                         let (device, call) = call(used, node)?;
-                        Some((
-                            call,
-                            used.action.or(device.action).unwrap_or(Action::Reboot),
-                        ))
+                        Some((call, used.action.or(device.action)))
                     })
                     .collect(),
             });
@@ -238,6 +234,8 @@ fn call(device: &FenceDevice, options: &Options, used: &FenceUse, node: &Node) -
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 
+    use cluster_rt::config::Action;
+
     use super::*;
 
     const TEXT: &str = r#"
@@ -274,7 +272,7 @@ mod tests {
         assert_eq!(vm.options.open("monitor"), Some("/m"));
         assert_eq!(vm.options.open("nodename"), Some("n1"));
         assert_eq!(vm.timeout, Duration::from_secs(9));
-        assert_eq!((*reboot, *off), (Action::Reboot, Action::Off));
+        assert_eq!((*reboot, *off), (None, Some(Action::Off)));
         assert_eq!(san.options.open("agent"), Some("fence_san"));
         let intervals: Vec<_> = plan.devices.iter().map(|device| device.interval).collect();
         assert_eq!(intervals, [None, Some(Duration::from_secs(60))]);

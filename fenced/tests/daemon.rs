@@ -241,6 +241,14 @@ async fn until(connection: &mut fenced_client::Connection, wanted: &State) {
     }
 }
 
+/// What the daemon tells of itself, as text.
+async fn status(dir: &Path) -> String {
+    let socket = dir.join("fenced.sock");
+    let ask = move || fenced_client::call(&socket, &fenced_client::Request::Status);
+    let reply = tokio::task::spawn_blocking(ask).await.unwrap().unwrap();
+    serde_json::to_string(&reply).unwrap()
+}
+
 /// The text of the next refusal.
 async fn refused(connection: &mut fenced_client::Connection) -> String {
     loop {
@@ -535,6 +543,8 @@ async fn a_run_against_a_node_that_is_back_is_ended_before_it_hits_the_healthy_o
     }
     let log = std::fs::read_to_string(dir.join("agent.log")).unwrap();
     assert!(!log.contains("pressed"), "{log}");
+    let status = status(&dir).await;
+    assert!(status.contains(r#""doing":"","#), "{status}");
 }
 
 #[tokio::test]
@@ -553,19 +563,16 @@ async fn a_password_is_told_to_the_agent_and_to_nobody_else() {
     cmand.say(view(2, &[1, 3], &[2]));
     until(&mut client, &state(2, &[2])).await;
     let deadline = tokio::time::Instant::now() + LIMIT;
-    let status = loop {
-        let socket = dir.join("fenced.sock");
-        let ask = move || fenced_client::call(&socket, &fenced_client::Request::Status);
-        let reply = tokio::task::spawn_blocking(ask).await.unwrap().unwrap();
-        let text = serde_json::to_string(&reply).unwrap();
+    let shown = loop {
+        let text = status(&dir).await;
         if text.contains("options read") {
             break text;
         }
         assert!(tokio::time::Instant::now() < deadline, "{text}");
     };
     assert!(
-        status.contains("password=***") && !status.contains("hunter2"),
-        "{status}"
+        shown.contains("password=***") && !shown.contains("hunter2"),
+        "{shown}"
     );
     let dump = tokio::task::spawn_blocking(move || {
         fenced_client::call(&dir.join("fenced.sock"), &fenced_client::Request::Dump)

@@ -144,6 +144,17 @@ impl Metadata {
         self.knows(Action::Off) && !self.knows(Action::Reboot)
     }
 
+    /// What it is asked for unless the configuration says: a node that comes back by itself is
+    /// worth more than one that stays off, and what only cuts off cannot do better.
+    #[must_use]
+    pub fn default_action(&self) -> Action {
+        if self.is_fabric() {
+            Action::Off
+        } else {
+            Action::Reboot
+        }
+    }
+
     /// What is wrong with the options of a call, one line each.
     #[must_use]
     pub fn complaints(&self, options: &Options) -> Vec<String> {

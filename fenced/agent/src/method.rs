@@ -21,8 +21,9 @@ use cluster_rt::config::Action;
 pub struct Method {
     /// Its name, for messages.
     pub name: String,
-    /// Its calls in the order of the configuration.
-    pub calls: Vec<(Call, Action)>,
+    /// Its calls in the order of the configuration, with what it asks for; none: what the agent
+    /// does best ([`Metadata::default_action`]).
+    pub calls: Vec<(Call, Option<Action>)>,
 }
 
 /// One run in the course of a method.
@@ -59,27 +60,38 @@ impl Method {
             action,
             is_after,
         };
-        if let [(_, action)] = self.calls[..] {
+        let actions: Vec<Action> = self.actions(known).collect();
+        if let [action] = actions[..] {
             return vec![step(0, action, false)];
         }
         let of = |wanted: &'static [Action]| {
-            let calls = self.calls.iter().enumerate();
-            calls.filter(move |(_, (_, action))| wanted.contains(action))
+            let calls = actions.iter().enumerate();
+            let calls = calls.filter(move |(_, action)| wanted.contains(action));
+            calls.map(|(call, _)| call)
         };
         let mut steps = Vec::new();
-        for (call, _) in of(&[Action::Off, Action::Reboot]) {
+        for call in of(&[Action::Off, Action::Reboot]) {
             steps.push(step(call, Action::Off, false));
         }
-        for (call, (Call { agent, .. }, _)) in of(&[Action::Off, Action::Reboot]) {
-            let metadata = known.get(agent);
+        for call in of(&[Action::Off, Action::Reboot]) {
+            let metadata = known.get(&self.calls[call].0.agent);
             if metadata.is_some_and(|agent| agent.knows(Action::Status)) {
                 steps.push(step(call, Action::Status, false));
             }
         }
-        for (call, _) in of(&[Action::On, Action::Reboot]) {
+        for call in of(&[Action::On, Action::Reboot]) {
             steps.push(step(call, Action::On, true));
         }
         steps
+    }
+
+    /// What each call does to the node.
+    fn actions(&self, known: &BTreeMap<String, Metadata>) -> impl Iterator<Item = Action> {
+        self.calls.iter().map(|(call, action)| {
+            let agent = known.get(&call.agent);
+            let default = || agent.map_or(Action::Reboot, Metadata::default_action);
+            action.unwrap_or_else(default)
+        })
     }
 
     /// What is wrong with this method, as far as the agents' metadata tells, one line each.
@@ -120,14 +132,13 @@ impl Method {
     /// Whether the power of the node is cut; otherwise it is cut off and may go on running.
     #[must_use]
     pub fn is_power(&self, known: &BTreeMap<String, Metadata>) -> bool {
-        let cuts = |(call, action): &(Call, Action)| match action {
+        let calls = self.calls.iter().zip(self.actions(known));
+        let mut calls = calls.map(|((call, _), action)| (known.get(&call.agent), action));
+        calls.any(|(agent, action)| match action {
             Action::Reboot => true,
-            Action::Off => known
-                .get(&call.agent)
-                .is_none_or(|agent| !agent.is_fabric()),
+            Action::Off => agent.is_none_or(|agent| !agent.is_fabric()),
             Action::On | Action::Status | Action::Monitor => false,
-        };
-        self.calls.iter().any(cuts)
+        })
     }
 
     /// Runs it against the node. `tell` hears of each run before it begins.
@@ -201,7 +212,7 @@ mod tests {
                 options: Options::default(),
                 timeout: Duration::from_secs(5),
             };
-            (call, *action)
+            (call, Some(*action))
         };
         Method {
             name: "m".into(),
@@ -258,6 +269,16 @@ mod tests {
         assert_eq!(right.complaints(&known()), Vec::<String>::new());
         let other = method(&[("unheard-of", Action::Reboot)]);
         assert_eq!(other.complaints(&known()), Vec::<String>::new());
+    }
+
+    #[test]
+    fn without_a_word_an_agent_does_what_it_does_best() {
+        for (agent, want) in [("pdu", "reboot0"), ("san", "off0"), ("own", "reboot0")] {
+            let mut method = method(&[(agent, Action::On)]);
+            method.calls[0].1 = None;
+            assert_eq!(shown(&method), want, "{agent}");
+            assert_eq!(method.complaints(&known()), Vec::<String>::new());
+        }
     }
 
     #[test]

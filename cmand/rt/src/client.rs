@@ -116,10 +116,11 @@ pub enum CallError {
         /// The socket.
         path: PathBuf,
     },
-    /// It is there and says nothing.
+    /// It is there and says nothing. What changes something may still be done.
     #[error(
         "{daemon} does not answer: nothing within {} s; it is stopped or hangs, see \
-         `systemctl status {daemon}`",
+         `systemctl status {daemon}`, or it waits until the cluster can agree, and what was asked \
+         for happens then",
         CALL_TIMEOUT.as_secs()
     )]
     NoAnswer {

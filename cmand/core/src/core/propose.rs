@@ -100,10 +100,10 @@ impl Core {
         let grows = present.iter().all(|old| members.contains(old)) && present != members;
         let settle_ms = if grows {
             self.config.settle_ms()
+        } else if self.is_newly_quorate(now) && self.leaves_somebody_behind(&members) {
+            self.config.detection_ms
         } else if self.somebody_is_late(now, &members) {
             self.config.late_ms()
-        } else if self.is_newly_quorate(now) {
-            self.config.settle_ms()
         } else {
             0
         };
@@ -143,11 +143,18 @@ impl Core {
         })
     }
 
-    /// A cut heals from one packet to the next: who is heard first does not leave
-    /// the others behind.
+    /// A cut heals link by link: who is heard first does not leave the others behind. They get
+    /// as long to be heard, by this node and by each other, as anybody gets to be called silent.
     fn is_newly_quorate(&self, now: Instant) -> bool {
-        let settle_ms = self.config.settle_ms();
-        self.told_quorate != Some(true) || now.since(self.quorate_at) < settle_ms
+        self.told_quorate != Some(true) || now.since(self.quorate_at) < self.config.detection_ms
+    }
+
+    /// Whether a member of the present view that did not ask to leave is not in this set.
+    fn leaves_somebody_behind(&self, members: &[Member]) -> bool {
+        self.view.as_ref().is_some_and(|installed| {
+            let mut present = installed.value.members.iter().map(|(member, _)| member);
+            present.any(|old| !members.contains(old) && !installed.leaving.contains(&old.node))
+        })
     }
 
     fn has_settled(&mut self, now: Instant, members: &[Member], settle_ms: u64) -> bool {

@@ -145,6 +145,40 @@ fn who_is_heard_first_after_a_cut_does_not_leave_the_others_behind() {
 }
 
 #[test]
+fn a_link_that_heals_last_after_a_cut_of_all_leaves_nobody_behind() {
+    let mut cluster = whole(3);
+    for node in 1..=3 {
+        cluster.isolate(node);
+    }
+    cluster.run(2000);
+    cluster.heal();
+    cluster.cut = [(2, 3), (3, 2)].map(|(a, b)| (NodeId(a), NodeId(b))).into();
+    cluster.run(DETECTION_MS * 3 / 4);
+    assert!(cluster.core(1).is_quorate(cluster.now));
+    cluster.heal();
+    assert!(cluster.run_until(3000, Cluster::is_whole).is_some());
+    assert_eq!(cluster.history.last_view(3).number, 1);
+}
+
+#[test]
+fn who_died_while_there_was_no_quorum_is_out_a_detection_time_after_it() {
+    let mut cluster = whole(3);
+    for node in 1..=3 {
+        cluster.isolate(node);
+    }
+    cluster.run(2000);
+    cluster.crash(NodeId(3));
+    cluster.heal();
+    let quorate = |cluster: &Cluster| cluster.core(1).is_quorate(cluster.now);
+    assert!(cluster.run_until(500, quorate).is_some());
+    let took = cluster.run_until(3000, |cluster| cluster.history.last_view(1).number == 2);
+    assert!(
+        took.is_some_and(|took| took < DETECTION_MS + 100),
+        "{took:?}"
+    );
+}
+
+#[test]
 fn who_was_left_behind_is_expelled_if_it_held_groups_and_joins_again_if_not() {
     for holds in [true, false] {
         let mut cluster = Cluster::new(2, 3);

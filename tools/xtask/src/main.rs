@@ -31,6 +31,7 @@ mod run;
 mod setup;
 mod sizes;
 mod step;
+mod storeys;
 mod uml;
 mod verify;
 

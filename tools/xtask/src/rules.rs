@@ -4,6 +4,7 @@
 //! Pure functions from a file's path and text to what is wrong with it. Rule: a message says which
 //! line breaks which rule, so that nobody has to look for it.
 
+use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
@@ -13,6 +14,7 @@ use anyhow::Result;
 
 use crate::paths::Layout;
 use crate::run;
+use crate::storeys;
 
 /// Columns of a line of source.
 const COLUMNS: usize = 100;
@@ -26,6 +28,7 @@ const UNSAFE_PLACES: [&str; 3] = ["kmod/ffi/", "kmod/capi.rs", "kmod/uapi/"];
 /// Every violation in the files of the repository.
 pub(crate) fn violations(layout: &Layout) -> Result<Vec<String>> {
     let mut found = Vec::new();
+    let mut module = BTreeMap::new();
     for path in files(layout)? {
         let full = layout.workspace().join(&path);
         let Ok(bytes) = fs::read(&full) else {
@@ -34,8 +37,12 @@ pub(crate) fn violations(layout: &Layout) -> Result<Vec<String>> {
         };
         if let Ok(text) = String::from_utf8(bytes) {
             found.extend(check(&path, &text));
+            if path.starts_with("kmod/") {
+                module.insert(path, text);
+            }
         }
     }
+    found.extend(storeys::violations(&module));
     Ok(found)
 }
 
@@ -155,7 +162,7 @@ fn check_unsafe(path: &str, text: &str) -> Vec<String> {
 }
 
 /// The line without comments and the contents of one-line strings.
-fn code(line: &str) -> String {
+pub(crate) fn code(line: &str) -> String {
     let mut result = String::new();
     let mut chars = line.chars().peekable();
     let mut is_string = false;

@@ -13,6 +13,7 @@ pub(crate) mod misc;
 pub(crate) mod module;
 pub(crate) mod netlink;
 pub(crate) mod own;
+pub(crate) mod rcu;
 pub(crate) mod socket;
 pub(crate) mod task;
 pub(crate) mod time;

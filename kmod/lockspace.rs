@@ -34,6 +34,7 @@ mod effects;
 mod files;
 mod handshake;
 mod hooks;
+mod index;
 mod lifecycle;
 mod operations;
 mod quorum;
@@ -81,6 +82,7 @@ pub(crate) use hooks::{
     Outlet,
     Recovered, //
 };
+pub(crate) use index::find_by_id;
 pub(crate) use lifecycle::{
     create,
     CreateArgs, //
@@ -92,7 +94,6 @@ pub(crate) use recovery::{
 };
 pub(crate) use registry::{
     count,
-    find_by_id,
     find_by_name,
     for_each, //
 };
@@ -103,6 +104,7 @@ pub(crate) use report::Info;
 pub(crate) fn init(doors: &'static Hooks) {
     hooks::set(doors);
     registry::init();
+    index::init();
     lifecycle::init_transport();
 }
 

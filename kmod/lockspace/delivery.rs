@@ -8,11 +8,11 @@
 use kernel::prelude::*;
 
 use super::{
+    index,
     recovery::{
         Outside,
         Reach, //
     },
-    registry,
     Lockspace,
     SHARDS,
     SHARD_BITS, //
@@ -40,7 +40,7 @@ pub(crate) fn deliver(from: NodeId, packet: &[u8]) -> Delivered {
     let Some(header) = Header::decode(packet) else {
         return Delivered::Malformed;
     };
-    let Some(ls) = registry::find_by_id(header.lockspace) else {
+    let Some(ls) = index::find_by_id(header.lockspace) else {
         return Delivered::UnknownLockspace;
     };
     match header.command {

@@ -24,6 +24,7 @@ use super::{
     files::Files,
     handshake::Handshake,
     hooks::hooks,
+    index,
     recoverd::Recoverd,
     registry::{
         self,
@@ -321,6 +322,7 @@ impl Lockspace {
         self.gone.store(true, ordering::Release);
         // Packets do not find it any more.
         self.id.store(0, ordering::Relaxed);
+        index::remove(self);
         {
             // Who waited for a recovery finds the lockspace gone.
             let _stopped = self.recovery.lock();

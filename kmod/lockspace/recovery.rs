@@ -23,6 +23,7 @@ use super::{
         hooks,
         Recovered, //
     },
+    index,
     registry,
     Lockspace,
     Progress, //
@@ -106,17 +107,18 @@ impl Lockspace {
     }
 
     /// Starts a recovery with these members.
-    pub(crate) fn start(&self, args: StartArgs) -> Result {
+    pub(crate) fn start(self: &Arc<Self>, args: StartArgs) -> Result {
         if self.is_broken.load(ordering::Relaxed) {
             return Err(EIO);
         }
         let id = args.id;
-        {
+        index::start(self, id, || {
             let _memory = NoReclaim::enter();
             let mut recovery = self.recovery.lock();
             recovery.control_start(now_ms(), args)?;
             self.id.store(id, ordering::Relaxed);
-        }
+            Ok(())
+        })?;
         self.wake_recoverd();
         Ok(())
     }
@@ -333,7 +335,7 @@ fn copy_slots(slots: &[(NodeId, u32)]) -> KVec<(NodeId, u32)> {
 }
 
 /// What nobody will ask for again waits for memory.
-fn patiently<T>(f: impl Fn() -> Result<T>) -> T {
+pub(super) fn patiently<T>(f: impl Fn() -> Result<T>) -> T {
     loop {
         match f() {
             Ok(value) => return value,

@@ -139,20 +139,11 @@ fn same(entry: &Entry, ls: &Lockspace) -> bool {
     core::ptr::eq(&*entry.ls, ls)
 }
 
-fn find(wanted: impl Fn(&Lockspace) -> bool) -> Option<Arc<Lockspace>> {
-    let registry = REGISTRY.lock();
-    let entry = registry.iter().find(|e| wanted(&e.ls))?;
-    Some(entry.ls.clone())
-}
-
 /// By name.
 pub(crate) fn find_by_name(name: &[u8]) -> Option<Arc<Lockspace>> {
-    find(|ls| ls.name() == name)
-}
-
-/// By the id that all its members know it by.
-pub(crate) fn find_by_id(id: u32) -> Option<Arc<Lockspace>> {
-    find(|ls| id != 0 && ls.id() == id)
+    let registry = REGISTRY.lock();
+    let entry = registry.iter().find(|e| e.ls.name() == name)?;
+    Some(entry.ls.clone())
 }
 
 /// How many there are.

@@ -148,11 +148,8 @@ fn imports(text: &str) -> Vec<Import> {
     let mut at = 0;
     while let Some(token) = tokens.get(at) {
         let word = token.word.as_str();
-        let before = at.checked_sub(1).and_then(|before| tokens.get(before));
-        // `pub(in crate::…)` and the `$crate` of a macro are no imports.
-        let is_other = before.is_some_and(|t| ["in", "$", "::"].contains(&t.word.as_str()));
         let is_path = tokens.get(at + 1).is_some_and(|t| t.word == "::");
-        if is_path && !is_other && (word == "crate" || word == "super") {
+        if is_path && (word == "crate" || word == "super") {
             at = tree(&tokens, at, Vec::new(), &mut found);
         } else {
             at += 1;

@@ -18,6 +18,7 @@ pub(crate) mod fifo;
 mod open_file;
 
 use kernel::{
+    alloc::Flags,
     impl_has_work,
     list::{
         impl_list_arc_safe,
@@ -211,8 +212,9 @@ impl Owner {
         self.xid
     }
 
-    /// Makes room for the completion of one more operation. Call before it is accepted.
-    pub(crate) fn reserve(&self) -> Result {
+    /// Makes room for the completion of one more operation. Call before it is accepted; under a
+    /// mutex with flags that do not wait.
+    pub(crate) fn reserve(&self, flags: Flags) -> Result {
         loop {
             let wanted = match &*self.state.lock() {
                 State::Kernel(kernel) => kernel.fifo.wanted().map(|n| (n, true)),
@@ -220,15 +222,15 @@ impl Owner {
             };
             match wanted {
                 None => return Ok(()),
-                Some((n, true)) => self.grow_kernel(n)?,
-                Some((n, false)) => self.grow_user(n)?,
+                Some((n, true)) => self.grow_kernel(n, flags)?,
+                Some((n, false)) => self.grow_user(n, flags)?,
             }
         }
     }
 
     // The memory is got before and given back after the lock is held, as it must.
-    fn grow_kernel(&self, entries: usize) -> Result {
-        let room = Room::new(entries)?;
+    fn grow_kernel(&self, entries: usize, flags: Flags) -> Result {
+        let room = Room::new(entries, flags)?;
         let old = match &mut *self.state.lock() {
             State::Kernel(kernel) => kernel.fifo.grow(room),
             State::User(_) => room,
@@ -237,8 +239,8 @@ impl Owner {
         Ok(())
     }
 
-    fn grow_user(&self, entries: usize) -> Result {
-        let room = Room::new(entries)?;
+    fn grow_user(&self, entries: usize, flags: Flags) -> Result {
+        let room = Room::new(entries, flags)?;
         let old = match &mut *self.state.lock() {
             State::User(user) => user.fifo.grow(room),
             State::Kernel(_) => room,

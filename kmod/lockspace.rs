@@ -4,26 +4,46 @@
 //! Nothing about locks is decided here. This file has the object and how its parts are reached;
 //! [`registry`] which lockspaces there are, [`lifecycle`] how one is created and released,
 //! [`operations`] the calls of kernel users and programs, [`recovery`] stop, start and the steps of
-//! recovery, [`quorum`] whether this node may act, [`effects`] what lockcore wants done.
+//! recovery, [`delivery`] the packets of peers, [`quorum`] whether this node may act, [`files`]
+//! open files of programs, [`report`] what tools may know, [`effects`] what lockcore wants done,
+//! [`hooks`] what is asked of the doors above and told them.
 //!
 //! # Lock order
 //!
 //! | # | Lock | Where | Guards |
 //! |---|---|---|---|
-//! | 0 | `lifecycle::TRANSPORT`, mutex | `lifecycle.rs` | start and stop of the transport |
-//! | 1 | `Lockspace::recovery`, mutex | here | the recovery machine |
-//! | 2 | `registry::REGISTRY`, mutex | `registry.rs` | the list of lockspaces |
-//! | 3 | `ShardCell::shard`, mutex | here | one shard of names: resources, locks, directory |
-//! | 4 | `OpenFile::owned`, mutex | `callback/` | ids of the locks of a file |
-//! | 5 | a peer's locks | `transport/` | send queue, sequence |
-//! | 6 | `Line::row`, spinlock | `callback.rs` | who has callbacks to get |
-//! | 7 | `Owner::state`, spinlock | `callback.rs` | callbacks of one lock |
+//! | 1 | `TRANSPORT`, mutex | `lifecycle.rs` | start and stop of the transport against the list |
+//! | 2 | `LIFE`, mutex | `transport.rs` | what runs between start and stop |
+//! | 3 | `Listener::socket`, mutex | `transport/` | the socket that listens |
+//! | 4 | `Link::framer`, mutex | `transport/` | bytes received; a packet is delivered under it |
+//! | 5 | `INDEX`, mutex | `index.rs` | lockspaces by id, for who changes that |
+//! | 6 | `Lockspace::recovery`, mutex | here | the recovery machine |
+//! | 7 | `REGISTRY`, mutex | `registry.rs` | the list of lockspaces |
+//! | 8 | `ShardCell::shard`, mutex | here | one shard of names: resources, locks, directory |
+//! | 9 | `OpenFile::owned`, mutex | `callback/` | ids of the locks of a file |
+//! | 10 | `PeerNode::outbox`, mutex | `transport/` | what is in the middle of being sent |
+//! | 11 | `NET`, mutex | `transport.rs` | the list of peers |
+//! | 12 | `PeerNode::state`, mutex | `transport/` | connections and the conversation of a peer |
+//! | 13 | `Lockspace::recoverd`, mutex | here | the recovery thread |
+//! | 14 | `Lockspace::files`, mutex | `files.rs` | open files of programs |
+//! | 15 | `Doorbell::rung`, mutex | `doorbell.rs` | whether somebody rang |
+//! | 16 | `Line::row`, spinlock | `callback.rs` | who has callbacks to get |
+//! | 17 | `Owner::state`, spinlock | `callback.rs` | callbacks of one lock |
 //!
-//! A lock is taken only while locks with smaller numbers are held, and never two shards at a time.
-//! `Handshake::question`, `Lockspace::recoverd`, `progress` and `files` are leaves:
-//! nothing is taken under them, and nobody waits or calls out. No callback of a user runs, and no
-//! packet leaves, under 1 to 7: effects are queued, and workers carry them out. The exception are
-//! the recovery callbacks of a file system, which run under 1 and must not call in.
+//! A lock is taken only while locks with smaller numbers are held, and never two of one row.
+//! Leaves, under which nothing is taken, nobody waits and nothing of the module is called:
+//! `Handshake::question`, `Lockspace::progress`, and of the doors `STATE` (`control.rs`), `TREE`
+//! (`debugfs.rs`), `DEVICES` (`device/lockspaces.rs`), and `REGISTERED` (`ffi/netlink.rs`), under
+//! which an event is handed to netlink.
+//!
+//! No callback of a user runs, and no packet leaves, under 7 to 17: effects are queued, and workers
+//! carry them out. The exception are the recovery callbacks of a file system, which run under 6 and
+//! must not call in.
+//!
+//! No operation and no packet takes a lock of the whole module but `NET`, for a look: a lockspace
+//! comes with the handle or the open file, or by its id from the copy that `index.rs` publishes.
+//! Nobody waits for memory under a shard's mutex: what cannot be had is refused before anything is
+//! changed, and who was refused waits outside (`ffi/memory.rs`).
 //!
 //! An operation on a lock takes one shard's mutex and writes nothing else that the lockspace
 //! shares, but for the row of callbacks when it completes. While a recovery blocks a shard,

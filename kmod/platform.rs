@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The seam under the lock manager core, kernel side: memory, errors and log lines.
 //!
-//! `host/platform.rs` offers the same names in user space. The core allocates with one set of
-//! flags; that no allocation waits for file systems or I/O is seen to by who calls the core
-//! (`ffi/memory.rs`).
+//! `host/platform.rs` offers the same names in user space. The core runs under mutexes that others
+//! wait for, so its allocations do not wait for memory: without, it says so before it has changed
+//! anything, and who called it waits for memory outside and asks again (`ffi/memory.rs`).
 
 pub use kernel::alloc::{
     KVVec,
@@ -18,8 +18,13 @@ pub use kernel::sync::Arc;
 
 use kernel::prelude::*;
 
-/// Flags of every allocation of the core.
-pub const GFP: kernel::alloc::Flags = GFP_KERNEL;
+pub use kernel::alloc::Flags;
+
+/// Flags of every allocation of the core that may happen under a mutex: it does not wait.
+pub const GFP: Flags = GFP_NOWAIT;
+
+/// Flags of what is made before anybody else knows of it: it may wait.
+pub const GFP_MAY_WAIT: Flags = GFP_KERNEL;
 
 /// Error numbers by name.
 pub mod code {

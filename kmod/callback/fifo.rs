@@ -8,7 +8,11 @@
 //! the six modes fit a word. No locks, no `unsafe`: who shares one puts it under a lock.
 
 use crate::lockcore::mode::Mode;
-use crate::platform::KVec;
+use crate::platform::{
+    Flags,
+    KVec,
+    Result, //
+};
 
 /// Completions that the operations accepted on one lock may still lead to: one of a request or
 /// conversion, one of a cancel, one of an unlock.
@@ -187,8 +191,8 @@ impl<C, B: Clone> Fifo<C, B> {
 
 impl<C, B> Room<C, B> {
     /// Memory for `entries` completions.
-    pub fn new(entries: usize) -> crate::platform::Result<Self> {
-        Ok(Self(KVec::with_capacity(entries, crate::platform::GFP)?))
+    pub fn new(entries: usize, flags: Flags) -> Result<Self> {
+        Ok(Self(KVec::with_capacity(entries, flags)?))
     }
 }
 
@@ -201,7 +205,7 @@ mod tests {
     /// What the shell does to accept an operation.
     fn accept(fifo: &mut Numbers) {
         if let Some(wanted) = fifo.wanted() {
-            drop(fifo.grow(Room::new(wanted).unwrap()));
+            drop(fifo.grow(Room::new(wanted, crate::platform::GFP).unwrap()));
         }
         fifo.expect();
     }

@@ -42,6 +42,16 @@ static inline void own_memalloc_noio_restore(unsigned int flags)
 	memalloc_noio_restore(flags);
 }
 
+static inline unsigned int own_memalloc_noreclaim_save(void)
+{
+	return memalloc_noreclaim_save();
+}
+
+static inline void own_memalloc_noreclaim_restore(unsigned int flags)
+{
+	memalloc_noreclaim_restore(flags);
+}
+
 static inline gfp_t own_gfp_noio(void)
 {
 	return GFP_NOIO;

@@ -129,6 +129,9 @@ pub struct Flags(());
 /// The one way in which the core allocates: it may sleep, but not call into a file system.
 pub const GFP: Flags = Flags(());
 
+/// Flags of an allocation that may wait, which none does here.
+pub const GFP_MAY_WAIT: Flags = Flags(());
+
 /// A growing array: derefs to a slice, grows only by fallible calls.
 pub struct KVec<T>(Vec<T>);
 

@@ -7,7 +7,7 @@
 
 use super::wire::header::{packet_length, Malformed};
 use super::wire::PACKET_MAX;
-use crate::platform::{KVec, Result, GFP};
+use crate::platform::{KVec, Result, GFP_MAY_WAIT};
 
 /// Bytes of a reader's buffer: room for the largest packet behind what is left of another.
 const BUFFER_LEN: usize = 4 * PACKET_MAX;
@@ -25,7 +25,7 @@ impl Framer {
     /// Of a new connection.
     pub fn new() -> Result<Self> {
         Ok(Self {
-            buffer: KVec::from_elem(0, BUFFER_LEN, GFP)?,
+            buffer: KVec::from_elem(0, BUFFER_LEN, GFP_MAY_WAIT)?,
             start: 0,
             end: 0,
         })

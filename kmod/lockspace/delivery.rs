@@ -17,7 +17,10 @@ use super::{
     SHARDS,
     SHARD_BITS, //
 };
-use crate::ffi::memory::NoReclaim;
+use crate::ffi::memory::{
+    self,
+    NoReclaim, //
+};
 use crate::ffi::time::now_ms;
 use crate::lockcore::members::NodeId;
 use crate::lockcore::shard::{
@@ -78,7 +81,10 @@ impl Lockspace {
         });
         match received {
             Received::Done | Received::Dropped => Delivered::Done,
-            Received::NoMemory => Delivered::NoMemory,
+            Received::NoMemory => {
+                memory::wait_for_some();
+                Delivered::NoMemory
+            }
         }
     }
 

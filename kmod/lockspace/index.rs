@@ -11,11 +11,9 @@ use kernel::{
     sync::Arc, //
 };
 
-use super::{
-    recovery::patiently,
-    Lockspace, //
-};
+use super::Lockspace;
 use crate::ffi::global::global_mutex;
+use crate::ffi::memory::patiently;
 use crate::ffi::rcu::{
     Published,
     Replaced, //

@@ -44,6 +44,7 @@ use crate::callback::Callbacks;
 use crate::ffi::caller::Ops;
 use crate::ffi::completion::Gate;
 use crate::ffi::global::global_mutex;
+use crate::ffi::memory;
 use crate::ffi::workqueue::WorkQueue;
 use crate::lockcore::members::{
     Members,
@@ -171,13 +172,15 @@ impl Lockspace {
         let name = Name::new(args.name)?;
         let mut shards = KVec::with_capacity(SHARDS, GFP_KERNEL)?;
         let lvblen = u16::try_from(args.lvblen).map_err(|_| EINVAL)?;
-        let members = Arc::new(Members::new(own, &[])?, GFP_KERNEL)?;
+        let members = memory::persist(|| Members::new(own, &[]))?;
+        let members = Arc::new(members, GFP_KERNEL)?;
         for index in 0..SHARDS {
-            shards.push(ShardCell::new(&members, lvblen, index)?, GFP_KERNEL)?;
+            let shard = memory::persist(|| ShardCell::new(&members, lvblen, index))?;
+            shards.push(shard, GFP_KERNEL)?;
         }
         let callbacks = Callbacks::new()?;
         let shared_flags = args.flags & !LSFL_LOCAL;
-        let recovery = Recovery::new(own, args.lvblen, shared_flags)?;
+        let recovery = memory::persist(|| Recovery::new(own, args.lvblen, shared_flags))?;
         Arc::pin_init(
             try_pin_init!(Self {
                 name,

@@ -3,6 +3,8 @@
 //!
 //! Each goes to one shard. Room for its callbacks is made before the shard accepts it; whom to
 //! tell is replaced in the moment it is accepted, so that a refused operation changes nothing.
+//! Nobody waits for memory under the shard's mutex: an operation that was refused for want of it
+//! waits outside and tries again.
 //! While a recovery blocks the shard the operation waits at the gate and tries again: a kernel user
 //! for as long as it takes, for it cannot bear an error, a program until it is killed.
 //! A lock id is good only for who owns the lock: the file of a program, or the kernel as a whole.
@@ -26,7 +28,11 @@ use crate::callback::{
     Owner, //
 };
 use crate::ffi::caller::Caller;
-use crate::ffi::memory::NoReclaim;
+use crate::ffi::memory::{
+    self,
+    NoReclaim,
+    MEMORY_TRIES, //
+};
 use crate::ffi::task;
 use crate::ffi::time::now_ms;
 use crate::lockcore::flags;
@@ -84,23 +90,28 @@ fn file_owner(shard: &LocalShard, id: LockId, file: &OpenFile) -> Result<Arc<Own
 }
 
 fn reserve(owner: &Owner) -> Result<(), Refused> {
-    owner.reserve().map_err(|_| Refused::NoMemory)
+    owner.reserve(GFP_NOWAIT).map_err(|_| Refused::NoMemory)
 }
 
 impl Lockspace {
-    /// Runs `f` on a shard until a recovery does not block it.
+    /// Runs `f` on a shard until a recovery does not block it, and there is memory for it.
     fn run<R>(
         &self,
         index: usize,
         wait: Wait,
         mut f: impl FnMut(&mut LocalShard, &mut Fx<'_>) -> Result<R, Refused>,
     ) -> Result<R> {
+        let mut tries = 0;
         loop {
             if self.is_gone() {
                 return Err(ENODEV);
             }
             match self.with_shard(index, &mut f) {
                 Ok(value) => return Ok(value),
+                Err(Refused::NoMemory) if tries < MEMORY_TRIES => {
+                    tries += 1;
+                    memory::wait_for_some();
+                }
                 Err(Refused::Blocked) => match wait {
                     Wait::Always => self.gate.wait(),
                     Wait::Killable => self.gate.wait_killable()?,
@@ -116,7 +127,7 @@ impl Lockspace {
         // The caller may be a file system that frees memory.
         let _memory = NoReclaim::enter();
         let owner = Owner::kernel(caller)?;
-        owner.reserve()?;
+        owner.reserve(GFP_KERNEL)?;
         owner.expect();
         self.run(shard_of_name(&name), Wait::Always, |shard, fx| {
             let args = Request {
@@ -180,7 +191,7 @@ impl Lockspace {
         flags: u32,
     ) -> Result<u32> {
         let name = ResourceName::new(name).ok_or(EINVAL)?;
-        owner.reserve()?;
+        owner.reserve(GFP_KERNEL)?;
         owner.expect();
         let lvb = owner.user_lvb();
         let mut note = Some(note);

@@ -29,11 +29,14 @@ use super::{
     Progress, //
 };
 use crate::callback::Owner;
-use crate::ffi::memory::NoReclaim;
+use crate::ffi::memory::{
+    patiently,
+    NoReclaim,
+    Reserves, //
+};
 use crate::ffi::time::{
     cond_resched,
-    now_ms,
-    sleep_ms, //
+    now_ms, //
 };
 use crate::lockcore::lockspace::{
     Done,
@@ -47,8 +50,6 @@ use crate::lockcore::shard::Shard;
 use crate::transport;
 use crate::uapi::lock::Slot;
 
-/// How long a recovery waits for memory before it tries again.
-const MEMORY_RETRY_MS: u32 = 10;
 /// How long locks of a closed file that could not be given up wait for the next attempt.
 const CLOSED_RETRY_MS: u64 = 100;
 
@@ -244,6 +245,8 @@ pub(super) struct Outside<'a>(pub(super) &'a Lockspace);
 
 impl RecoveryEffects for Outside<'_> {
     fn send_rcom(&mut self, to: NodeId, plain: bool, packet: &[u8]) {
+        // The recovery counts on it.
+        let _reserves = Reserves::enter();
         transport::send(to, packet, !plain);
     }
 
@@ -331,15 +334,5 @@ fn copy_slots(slots: &[(NodeId, u32)]) -> KVec<(NodeId, u32)> {
     match copy.extend_from_slice(slots, GFP_KERNEL) {
         Ok(()) => copy,
         Err(_) => KVec::new(),
-    }
-}
-
-/// What nobody will ask for again waits for memory.
-pub(super) fn patiently<T>(f: impl Fn() -> Result<T>) -> T {
-    loop {
-        match f() {
-            Ok(value) => return value,
-            Err(_) => sleep_ms(MEMORY_RETRY_MS),
-        }
     }
 }

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Packets between this node and its peers, over TCP.
 //!
-//! What the packets mean, their order and their repetition is decided in `lockcore/peer.rs`; here
-//! are the sockets. A peer ([`peer`]) is known from `node-set` to `node-del`. From [`start`] to
+//! What the packets mean, their order and their repetition is decided in `lockcore/peer.rs`, which
+//! connection is made, sent on, read or given up in `lockcore/connection.rs`; here are the sockets.
+//! A peer ([`peer`]) is known from `node-set` to `node-del`. From [`start`] to
 //! [`stop`], that is while there are lockspaces, the node listens ([`listener`]), keeps a
 //! connection to every peer there is something for, and a thread ([`clock`]) sees to what has to
 //! happen later. Nothing that was accepted for sending is dropped: it waits until the peer takes
@@ -40,12 +41,15 @@ use crate::ffi::memory::NoReclaim;
 use crate::ffi::socket::Address;
 use crate::ffi::time::now_ms;
 use crate::ffi::workqueue::WorkQueue;
+use crate::lockcore::connection::{
+    Config,
+    Suspicion, //
+};
 use crate::lockcore::members::{
     sort_by_node,
     NodeId, //
 };
 use crate::lockcore::peer::PeerState;
-use crate::uapi::netlink::Suspicion;
 use clock::Clock;
 use listener::Listener;
 use peer::PeerNode;
@@ -62,15 +66,7 @@ const PORT: u16 = 21064;
 const GOODBYE_MS: u64 = 6000;
 
 /// A peer as membership has it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct NodeConfig {
-    /// Its present life.
-    pub(crate) incarnation: u64,
-    /// Where it listens, and where its connections come from.
-    pub(crate) address: Address,
-    /// Whether it is in the view.
-    pub(crate) is_up: bool,
-}
+pub(crate) type NodeConfig = Config<Address>;
 
 /// What of a peer a tool may want to know.
 pub(crate) struct PeerInfo {

@@ -143,7 +143,7 @@ fn peer(info: &PeerInfo, entry: &mut Writer<'_>) -> Result<(), Full> {
     entry.u8(Attr::Up, u8::from(info.config.is_up))?;
     entry.u8(Attr::Local, 0)?;
     entry.u32(Attr::PeerState, info.state as u32)?;
-    entry.u32(Attr::Suspicion, info.suspicion.raw())?;
+    entry.u32(Attr::Suspicion, info.suspicion as u32)?;
     entry.u64(Attr::Sent, info.sent)?;
     entry.u64(Attr::Received, info.received)?;
     entry.u64(Attr::Resent, info.resent)?;

@@ -19,12 +19,12 @@ use super::{
     lockspaces_role, //
 };
 use crate::ffi::netlink::notify;
+use crate::lockcore::connection::Suspicion;
 use crate::lockcore::members::NodeId;
 use crate::lockspace::Recovered;
 use crate::uapi::netlink::{
     Attr,
-    Command,
-    Suspicion, //
+    Command, //
 };
 
 /// What was told wants an answer: somebody must hold the role. If that was not heard, it will ask;
@@ -73,7 +73,7 @@ pub(crate) fn notify_recovered(how: &Recovered<'_>) {
 pub(crate) fn notify_peer(node: NodeId, suspicion: Suspicion) {
     let told = notify(Command::PeerNtf, |event| {
         event.u32(Attr::NodeId, node.0).map_err(full)?;
-        event.u32(Attr::Suspicion, suspicion.raw()).map_err(full)
+        event.u32(Attr::Suspicion, suspicion as u32).map_err(full)
     });
     log_unsent(told);
 }

@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 pub mod arena;
+pub mod connection;
 pub mod fault;
 pub mod flags;
 pub mod framer;

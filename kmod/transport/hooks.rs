@@ -6,8 +6,8 @@
 
 use kernel::prelude::*;
 
+use crate::lockcore::connection::Suspicion;
 use crate::lockcore::members::NodeId;
-use crate::uapi::netlink::Suspicion;
 
 /// Functions that the transport calls.
 pub(crate) struct Hooks {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! One connection to a peer, and the packets in the stream of bytes it receives.
+//! One connection to a peer, and the packets in the stream of bytes it receives; and the few of
+//! them that a peer has.
 
 use kernel::{
     new_mutex,
@@ -13,9 +14,14 @@ use kernel::{
 
 use super::peer::PeerNode;
 use crate::ffi::socket::{
+    Connection,
     Event,
     Events,
     Watched, //
+};
+use crate::lockcore::connection::{
+    ConnectionId,
+    SocketState, //
 };
 use crate::lockcore::framer::Framer;
 
@@ -46,6 +52,7 @@ impl Events for Waker {
 /// receiving takes.
 #[pin_data]
 pub(super) struct Link {
+    pub(super) id: ConnectionId,
     pub(super) socket: Watched<Waker>,
     #[pin]
     pub(super) framer: Mutex<Framer>,
@@ -53,14 +60,55 @@ pub(super) struct Link {
 
 impl Link {
     /// A connection from its first byte on.
-    pub(super) fn new(socket: Watched<Waker>) -> Result<Arc<Self>> {
+    pub(super) fn new(id: ConnectionId, socket: Watched<Waker>) -> Result<Arc<Self>> {
         let framer = Framer::new()?;
         Arc::pin_init(
             pin_init!(Self {
+                id,
                 socket,
                 framer <- new_mutex!(framer, "dlm_framer"),
             }),
             GFP_KERNEL,
         )
+    }
+
+    /// State of the socket.
+    pub(super) fn state(&self) -> SocketState {
+        match self.socket.state() {
+            Connection::Connecting => SocketState::Connecting,
+            Connection::Established => SocketState::Established,
+            Connection::Closed => SocketState::Closed,
+        }
+    }
+}
+
+/// Connections of a peer: one that is sent on, and one that is only read.
+pub(super) struct Links([Option<Arc<Link>>; 2]);
+
+impl Links {
+    /// None yet.
+    pub(super) const fn new() -> Self {
+        Self([None, None])
+    }
+
+    /// The one with this name.
+    pub(super) fn get(&self, id: ConnectionId) -> Option<&Arc<Link>> {
+        self.0.iter().flatten().find(|link| link.id == id)
+    }
+
+    /// Adds one; gives it back if there are two.
+    pub(super) fn add(&mut self, link: Arc<Link>) -> Option<Arc<Link>> {
+        match self.0.iter_mut().find(|place| place.is_none()) {
+            Some(place) => place.replace(link),
+            None => Some(link),
+        }
+    }
+
+    /// Takes the one with this name out.
+    pub(super) fn take(&mut self, id: ConnectionId) -> Option<Arc<Link>> {
+        let mut places = self.0.iter_mut();
+        let is_it =
+            |place: &&mut Option<Arc<Link>>| place.as_ref().is_some_and(|link| link.id == id);
+        places.find(is_it)?.take()
     }
 }

@@ -1,15 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! One peer: its conversation (`lockcore/peer.rs`) and its connections.
+//! One peer: the sockets and work items around its connections (`lockcore/connection.rs`), and
+//! around the conversation in them (`lockcore/peer.rs`).
 //!
 //! Two work items do everything that touches a socket, each never twice at once. *Receive* reads
-//! from both connections a peer may have, feeds packets to the conversation and delivers what comes
-//! out of it, in order. *Send* sees to the connection: makes one when there is something for the
-//! peer, and pushes what the conversation wants sent into it. A connection that breaks loses what
-//! is under way; the conversation repeats it on the next one.
-//!
-//! Connections by the rules that in-tree nodes keep: a node sends on the connection it made, or on
-//! the first it accepted when it had none; one that is accepted beside it only receives while the
-//! other is there, and a newer one takes its place.
+//! from the connections a peer has, feeds packets to the conversation and delivers what comes out
+//! of it, in order. *Send* has the machine see to the connection, makes the one it wants, and
+//! pushes what the conversation wants sent into it. Everything that is decided is decided by the
+//! machine, under the mutex `state`; sockets are made and released without it.
 
 mod receive;
 mod send;
@@ -33,7 +30,10 @@ use kernel::{
     }, //
 };
 
-use super::link::Link;
+use super::link::{
+    Link,
+    Links, //
+};
 use super::{
     NodeConfig,
     Own,
@@ -41,50 +41,40 @@ use super::{
     Shared, //
 };
 use crate::ffi::memory::NoReclaim;
+use crate::ffi::socket::Address;
 use crate::ffi::time::{
     self,
     now_ms, //
 };
+use crate::lockcore::connection::{
+    ConnectionEffects,
+    ConnectionId,
+    Connections,
+    Ending,
+    Seen,
+    SocketState,
+    Suspicion, //
+};
 use crate::lockcore::members::NodeId;
 use crate::lockcore::peer::{
-    Peer,
     PeerEffects,
     PeerState, //
 };
-use crate::uapi::netlink::Suspicion;
 use send::Outbox;
 
 /// Pause before memory is asked for again.
 const NO_MEMORY_MS: u32 = 10;
-/// The connection that is sent on.
-enum Sending {
-    /// There is none; a new one no earlier than `retry_at`, the `failures` before it failed.
-    None { retry_at: u64, failures: u32 },
-    /// Being made since then.
-    Connecting {
-        link: Arc<Link>,
-        since: u64,
-        failures: u32,
-    },
-    /// Works.
-    Up { link: Arc<Link> },
-}
 
 struct State {
-    config: NodeConfig,
-    /// Forgotten by membership, or the module is leaving.
-    closed: bool,
-    peer: Peer,
-    sending: Sending,
-    /// The connection that only receives.
-    receiving: Option<Arc<Link>>,
-    /// What the conversation wants sent on the connection that works.
+    machine: Connections<Address>,
+    wires: Wires,
+}
+
+/// What the machine decides about.
+struct Wires {
+    links: Links,
+    /// What goes into the connection that is sent on.
     out: KVVec<u8>,
-    /// Since when nothing more could be sent although there is something.
-    blocked_since: Option<u64>,
-    /// When it was last seen whether what was sent gets through.
-    checked_at: u64,
-    suspicion: Suspicion,
 }
 
 /// See the head of this file.
@@ -149,86 +139,94 @@ fn ended_bits(state: PeerState) -> u32 {
     }
 }
 
-/// Takes what a conversation wants done.
+/// Takes what the machine wants done.
 struct Fx<'a> {
-    /// Where packets for the peer go; `None`: there is no connection, they are repeated on the
-    /// next one.
-    out: Option<&'a mut KVVec<u8>>,
+    wires: &'a mut Wires,
+    later: Later,
+}
+
+/// What is to be done when the mutex is free.
+#[must_use]
+#[derive(Default)]
+struct Later {
+    /// Connections to be released.
+    dropped: [Option<Arc<Link>>; 2],
+    /// The connection to be made.
+    connect: Option<ConnectionId>,
+    /// What membership is to be told.
+    suspicion: Option<Suspicion>,
     /// The conversation has ended.
-    ended: bool,
+    has_ended: bool,
 }
 
 impl PeerEffects for Fx<'_> {
     fn transmit(&mut self, bytes: &[u8]) {
-        if let Some(out) = &mut self.out {
-            append(out, bytes);
-        }
+        append(&mut self.wires.out, bytes);
     }
 
     fn closed(&mut self) {
-        self.ended = true;
+        self.later.has_ended = true;
+    }
+}
+
+impl ConnectionEffects for Fx<'_> {
+    fn connect(&mut self, id: ConnectionId) {
+        self.later.connect = Some(id);
+    }
+
+    fn send_on(&mut self, _id: ConnectionId) {
+        self.wires.out.clear();
+    }
+
+    fn give_up(&mut self, id: ConnectionId, ending: Ending) {
+        let Some(link) = self.wires.links.take(id) else {
+            return;
+        };
+        match ending {
+            Ending::Reset => {}
+            Ending::InOrder => link.socket.end_in_order(),
+        }
+        // There are no more than it has room for.
+        if let Some(place) = self.later.dropped.iter_mut().find(|place| place.is_none()) {
+            *place = Some(link);
+        }
+    }
+
+    fn suspect(&mut self, suspicion: Suspicion) {
+        self.later.suspicion = Some(suspicion);
     }
 }
 
 impl State {
-    /// Whether packets may flow.
-    fn is_open(&self) -> bool {
-        self.config.is_up && !self.closed
-    }
-
-    /// Calls `f` with the conversation. Returns also whether the conversation has ended by that.
-    fn talk<R>(&mut self, f: impl FnOnce(&mut Peer, &mut Fx<'_>) -> R) -> (R, bool) {
-        let is_up = matches!(self.sending, Sending::Up { .. });
+    /// Calls `f` with the machine.
+    fn call<R>(
+        &mut self,
+        f: impl FnOnce(&mut Connections<Address>, &mut Fx<'_>) -> R,
+    ) -> (R, Later) {
         let mut fx = Fx {
-            out: is_up.then_some(&mut self.out),
-            ended: false,
+            wires: &mut self.wires,
+            later: Later::default(),
         };
-        let result = f(&mut self.peer, &mut fx);
-        (result, fx.ended)
+        let result = f(&mut self.machine, &mut fx);
+        (result, fx.later)
     }
 
-    /// Takes both connections away, to be dropped without the lock. To be called before the
-    /// conversation is reset: it says whether they end in order.
-    fn disconnect(&mut self) -> (Sending, Option<Arc<Link>>) {
-        if self.peer.state() == PeerState::Closed {
-            let links = [self.sending_link(), self.receiving.as_ref()];
-            for link in links.into_iter().flatten() {
-                link.socket.end_in_order();
-            }
+    /// A connection in use whose socket is there.
+    fn link(&self, id: Option<ConnectionId>) -> Option<&Arc<Link>> {
+        id.and_then(|id| self.wires.links.get(id))
+    }
+
+    /// How things are.
+    fn seen(&self, is_running: bool) -> Seen {
+        let sending = self.link(self.machine.sending());
+        let receiving = self.link(self.machine.receiving());
+        Seen {
+            is_running,
+            // Without a socket it is about to be made.
+            sending: sending.map_or(SocketState::Connecting, |link| link.state()),
+            receiving: receiving.map_or(SocketState::Closed, |link| link.state()),
+            retransmits: sending.map_or(0, |link| link.socket.retransmits()),
         }
-        self.peer.disconnected();
-        self.out.clear();
-        self.blocked_since = None;
-        let none = Sending::None {
-            retry_at: 0,
-            failures: 0,
-        };
-        let sending = core::mem::replace(&mut self.sending, none);
-        (sending, self.receiving.take())
-    }
-
-    /// The connection to send on, made or not.
-    fn sending_link(&self) -> Option<&Arc<Link>> {
-        match &self.sending {
-            Sending::None { .. } => None,
-            Sending::Connecting { link, .. } | Sending::Up { link } => Some(link),
-        }
-    }
-
-    /// Whether `link` is a connection in use.
-    fn uses(&self, link: &Arc<Link>) -> bool {
-        let mut used = [self.sending_link(), self.receiving.as_ref()]
-            .into_iter()
-            .flatten();
-        used.any(|used| Arc::ptr_eq(used, link))
-    }
-
-    /// Notes why the peer is doubted; true if that is news.
-    fn suspect(&mut self, suspicion: Suspicion) -> bool {
-        // A peer that is not in the view is no news.
-        let is_news = self.suspicion != suspicion && self.is_open();
-        self.suspicion = suspicion;
-        is_news
     }
 }
 
@@ -241,18 +239,11 @@ impl PeerNode {
         config: NodeConfig,
     ) -> Result<Arc<Self>> {
         let state = State {
-            config,
-            closed: false,
-            peer: Peer::new(own.node, node),
-            sending: Sending::None {
-                retry_at: 0,
-                failures: 0,
+            machine: Connections::new(own.node, node, config),
+            wires: Wires {
+                links: Links::new(),
+                out: KVVec::new(),
             },
-            receiving: None,
-            out: KVVec::new(),
-            blocked_since: None,
-            checked_at: 0,
-            suspicion: Suspicion::None,
         };
         Arc::pin_init(
             pin_init!(Self {
@@ -276,7 +267,7 @@ impl PeerNode {
 
     /// As membership has it.
     pub(super) fn config(&self) -> NodeConfig {
-        self.state.lock().config
+        self.state.lock().machine.config()
     }
 
     /// Has the work item for receiving look. That it is queued already is fine.
@@ -289,23 +280,16 @@ impl PeerNode {
         let _ = self.shared.queue.enqueue::<Arc<Self>, 1>(self.clone());
     }
 
+    /// Calls `f` with the machine, and does what it wants done.
+    fn with<R>(self: &Arc<Self>, f: impl FnOnce(&mut Connections<Address>, &mut Fx<'_>) -> R) -> R {
+        let (result, later) = self.state.lock().call(f);
+        self.settle(later);
+        result
+    }
+
     /// Membership has something new about the peer.
     pub(super) fn configure(self: &Arc<Self>, config: NodeConfig) {
-        let links = {
-            let mut state = self.state.lock();
-            let before = core::mem::replace(&mut state.config, config);
-            let is_other = before.incarnation != config.incarnation;
-            let links = (is_other || !config.is_up || before.address != config.address)
-                .then(|| state.disconnect());
-            if is_other {
-                state.peer.reset();
-            }
-            if is_other || !config.is_up {
-                state.suspicion = Suspicion::None;
-            }
-            links
-        };
-        drop(links);
+        self.with(|machine, fx| machine.configure(config, fx));
         self.look();
         // It may have connected before it was known to be up.
         self.receive_later();
@@ -314,125 +298,104 @@ impl PeerNode {
     }
 
     /// Ends it: no packet flows any more, and what waited is forgotten.
-    pub(super) fn close(&self) {
-        let links = {
-            let mut state = self.state.lock();
-            state.closed = true;
-            let links = state.disconnect();
-            state.peer.reset();
-            links
-        };
-        drop(links);
-        // What is under way belongs to a connection that is no more.
-        let rest = core::mem::replace(&mut *self.outbox.lock(), Outbox::new());
-        drop(rest);
+    pub(super) fn close(self: &Arc<Self>) {
+        self.with(|machine, fx| machine.close(fx));
+        self.forget_outbox();
         self.shared.ended.ring();
     }
 
     /// No lockspace is left, and the time for goodbyes is over.
-    pub(super) fn rest(&self) {
-        let links = {
-            let mut state = self.state.lock();
-            let links = state.disconnect();
-            state.peer.reset();
-            state.suspicion = Suspicion::None;
-            links
-        };
-        drop(links);
+    pub(super) fn rest(self: &Arc<Self>) {
+        self.with(|machine, fx| machine.rest(fx));
+        self.forget_outbox();
+    }
+
+    /// What is under way belongs to a connection that is no more.
+    fn forget_outbox(&self) {
         let rest = core::mem::replace(&mut *self.outbox.lock(), Outbox::new());
         drop(rest);
     }
 
     /// The peer is a member of one lockspace more.
     pub(super) fn member_added(self: &Arc<Self>) {
-        {
-            self.state.lock().peer.member_added();
-        }
+        self.with(|machine, _fx| machine.member_added());
         self.look();
     }
 
     /// The peer is a member of one lockspace less.
     pub(super) fn member_removed(self: &Arc<Self>) {
-        {
-            let mut state = self.state.lock();
-            let now = now_ms();
-            let ((), ended) = state.talk(|peer, fx| peer.member_removed(now, fx));
-            self.settle(ended);
-        }
+        self.with(|machine, fx| machine.member_removed(now_ms(), fx));
         self.look();
     }
 
     /// This node leaves: ends the conversation in order.
     pub(super) fn say_goodbye(self: &Arc<Self>) {
-        {
-            let mut state = self.state.lock();
-            let now = now_ms();
-            let ((), ended) = state.talk(|peer, fx| peer.shutdown(now, fx));
-            self.settle(ended);
-        }
+        self.with(|machine, fx| machine.shutdown(now_ms(), fx));
         self.look();
     }
 
     /// Whether a goodbye is under way with a peer that can answer it.
     pub(super) fn is_talking(&self) -> bool {
-        let state = self.state.lock();
-        state.is_open() && state.peer.state() != PeerState::Closed && !state.peer.is_late()
+        self.state.lock().machine.is_talking()
     }
 
     /// Gives a packet to the peer; see [`super::send`].
     pub(super) fn send(self: &Arc<Self>, packet: &[u8], sequenced: bool) {
-        {
-            let mut state = self.state.lock();
-            if state.closed {
-                return;
-            }
+        self.with(|machine, fx| {
             let now = now_ms();
             // Accepted, so it may take as long as it takes to get memory. No packet of ours is too
             // long or too short.
-            while let (Err(e), _) = state.talk(|peer, fx| peer.send(now, packet, sequenced, fx)) {
+            while let Err(e) = machine.send(now, packet, sequenced, fx) {
                 if e != ENOMEM {
                     pr_err!("node {}: a packet of a wrong length\n", self.node.0);
                     return;
                 }
                 time::sleep_ms(NO_MEMORY_MS);
             }
-        }
+        });
         self.look();
     }
 
     /// What a tool may want to know.
     pub(super) fn info(&self) -> PeerInfo {
         let state = self.state.lock();
-        let counts = state.peer.counts();
+        let peer = state.machine.peer();
+        let counts = peer.counts();
         let unreadable = self.unreadable.load(ordering::Relaxed);
         let refused = [counts.malformed, counts.duplicates, counts.gaps, unreadable];
         PeerInfo {
             node: self.node,
-            config: state.config,
-            state: state.peer.state(),
-            flags: ended_bits(state.peer.state()),
-            version: state.peer.version().map_or(0, |version| version.to_raw()),
-            suspicion: state.suspicion,
+            config: state.machine.config(),
+            state: peer.state(),
+            flags: ended_bits(peer.state()),
+            version: peer.version().map_or(0, |version| version.to_raw()),
+            suspicion: state.machine.suspicion(),
             sent: counts.sent,
             received: counts.received,
             resent: counts.resent,
             dropped: refused.into_iter().fold(0, u64::saturating_add),
-            unacked: state.peer.unacked() as u64,
+            unacked: peer.unacked() as u64,
         }
     }
 
-    /// Wakes who waits for the end of a conversation.
-    fn settle(&self, ended: bool) {
-        if ended {
+    /// Does what the machine wanted done, without the mutex.
+    fn settle(self: &Arc<Self>, later: Later) {
+        let Later {
+            dropped,
+            connect,
+            suspicion,
+            has_ended,
+        } = later;
+        drop(dropped);
+        if has_ended {
             self.shared.ended.ring();
         }
-    }
-
-    /// Tells membership what is news about the peer.
-    fn report(&self, news: Option<Suspicion>) {
-        if let Some(suspicion) = news {
+        if let Some(suspicion) = suspicion {
             pr_info!("node {}: {}\n", self.node.0, suspicion.name());
             (self.shared.hooks.suspicion_changed)(self.node, suspicion);
+        }
+        if let Some(id) = connect {
+            self.connect(id);
         }
     }
 }

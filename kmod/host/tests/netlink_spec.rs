@@ -75,6 +75,16 @@ fn family_group_and_enums_are_those_of_the_spec() {
     assert_eq!(ours!(LsState), definition(&spec, "ls-state"));
     assert_eq!(ours!(PeerState), definition(&spec, "peer-state"));
     assert_eq!(ours!(Suspicion), definition(&spec, "peer-suspicion"));
+    // The core has numbers and names of its own for what it decides.
+    use dlm_core::lockcore::connection::Suspicion as Decided;
+    let decided = [
+        Decided::None,
+        Decided::Reset,
+        Decided::SendStuck,
+        Decided::ConnectFailed,
+    ];
+    let decided = decided.map(|s| (s.name().to_owned(), s as u64));
+    assert_eq!(ours!(Suspicion), decided);
 }
 
 #[test]

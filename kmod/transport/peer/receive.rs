@@ -13,13 +13,19 @@ use super::{
     PeerNode,
     NO_MEMORY_MS, //
 };
-use crate::ffi::socket::Connection;
 use crate::ffi::time::{
     self,
     now_ms, //
 };
+use crate::lockcore::connection::{
+    Ending,
+    SocketState, //
+};
 use crate::lockcore::framer::Framer;
-use crate::lockcore::wire::header::Header;
+use crate::lockcore::wire::header::{
+    Header,
+    Malformed, //
+};
 use crate::lockcore::wire::rcom::{
     Config,
     Rcom,
@@ -39,57 +45,58 @@ enum Read {
     /// There may be more.
     More,
     /// The connection has ended.
-    Ended(Option<Error>),
+    Ended(Ending),
 }
 
 impl PeerNode {
     /// Reads what there is on both connections.
     pub(super) fn receive_all(self: &Arc<Self>) {
-        let (first, second) = {
+        let links = {
             let state = self.state.lock();
-            if !state.is_open() {
-                // It waits in the socket.
-                return;
-            }
-            (state.sending_link().cloned(), state.receiving.clone())
+            let ids = state.machine.readable();
+            ids.map(|id| state.link(id).cloned())
         };
-        for link in [first, second].into_iter().flatten() {
+        for link in links.into_iter().flatten() {
             match self.read(&link) {
                 Read::Empty => {}
                 Read::More => self.receive_later(),
-                Read::Ended(error) => self.broken(&link, error),
+                Read::Ended(ending) => self.broken(&link, ending),
             }
         }
     }
 
     fn read(self: &Arc<Self>, link: &Arc<Link>) -> Read {
-        if link.socket.state() == Connection::Connecting {
+        if link.state() == SocketState::Connecting {
             return Read::Empty;
         }
         let mut framer = link.framer.lock();
         for _ in 0..READS_MAX {
             match link.socket.receive(framer.space()) {
-                Ok(0) => return Read::Ended(None),
+                Ok(0) => return Read::Ended(Ending::InOrder),
                 Ok(len) => framer.filled(len),
                 Err(e) if e == EAGAIN => return Read::Empty,
-                Err(e) => return Read::Ended(Some(e)),
+                Err(_) => return Read::Ended(Ending::Reset),
             }
-            if let Err(e) = self.take_packets(link, &mut framer) {
-                return Read::Ended(Some(e));
+            if self.take_packets(link, &mut framer).is_err() {
+                return Read::Ended(Ending::Reset);
             }
         }
         Read::More
     }
 
-    fn take_packets(self: &Arc<Self>, link: &Arc<Link>, framer: &mut Framer) -> Result {
+    fn take_packets(
+        self: &Arc<Self>,
+        link: &Arc<Link>,
+        framer: &mut Framer,
+    ) -> Result<(), Malformed> {
         loop {
             match framer.next_packet() {
                 Ok(Some(packet)) => self.packet(link, packet),
                 Ok(None) => return Ok(()),
-                Err(_) => {
+                Err(malformed) => {
                     self.count_unreadable();
                     pr_warn!("node {}: not a packet, connection closed\n", self.node.0);
-                    return Err(EINVAL);
+                    return Err(malformed);
                 }
             }
         }
@@ -101,17 +108,10 @@ impl PeerNode {
 
     /// One packet of the stream.
     fn packet(self: &Arc<Self>, link: &Arc<Link>, packet: &[u8]) {
-        let (delivered, ended, incarnation) = {
-            let mut state = self.state.lock();
-            // What an earlier incarnation sent is for nobody.
-            if !state.is_open() || !state.uses(link) {
-                return;
-            }
-            let now = now_ms();
-            let (delivered, ended) = state.talk(|peer, fx| peer.receive(now, packet, fx));
-            (delivered, ended, state.config.incarnation)
-        };
-        self.settle(ended);
+        let (delivered, incarnation) = self.with(|machine, fx| {
+            let delivered = machine.receive(now_ms(), link.id, packet, fx);
+            (delivered, machine.config().incarnation)
+        });
         // An answer may be due, now or later.
         self.look();
         if let Some(packet) = delivered {
@@ -135,8 +135,7 @@ impl PeerNode {
 
     /// Whether nothing of this incarnation counts any more. It may be down and come up again.
     fn is_over(&self, incarnation: u64) -> bool {
-        let state = self.state.lock();
-        state.closed || state.config.incarnation != incarnation
+        self.state.lock().machine.is_over(incarnation)
     }
 
     /// Who asks for the status of a lockspace that is not here is told so; anything else about it

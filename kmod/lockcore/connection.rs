@@ -40,9 +40,10 @@ mod sending;
 #[cfg(test)]
 mod tests;
 
+use super::fault::Fault;
 use super::members::NodeId;
 use super::peer::{Peer, PeerEffects, PeerState};
-use crate::platform::Result;
+use crate::platform::{fault, Result};
 use sending::Sending;
 
 /// Name of a connection; of those with one peer, none is given twice.
@@ -207,10 +208,14 @@ impl<A: Copy + PartialEq> Connections<A> {
         self.is_open() && self.peer.state() != PeerState::Closed && !self.peer.is_late()
     }
 
+    fn may_read(&self) -> bool {
+        self.is_open() || fault(Fault::DownRead)
+    }
+
     /// The connections to read now. Nothing is read from a peer that is not up; it waits in the
     /// sockets.
     pub fn readable(&self) -> [Option<ConnectionId>; 2] {
-        if !self.is_open() {
+        if !self.may_read() {
             return [None, None];
         }
         [self.sending.id(), self.receiving]
@@ -242,7 +247,8 @@ impl<A: Copy + PartialEq> Connections<A> {
     pub fn configure(&mut self, config: Config<A>, fx: &mut impl ConnectionEffects) {
         let before = core::mem::replace(&mut self.config, config);
         let is_other = before.incarnation != config.incarnation;
-        if is_other || !config.is_up || before.address != config.address {
+        let is_left = is_other && !fault(Fault::OldIncarnationRead);
+        if is_left || !config.is_up || before.address != config.address {
             self.disconnect(fx);
         }
         if is_other {
@@ -313,7 +319,7 @@ impl<A: Copy + PartialEq> Connections<A> {
         fx: &mut impl ConnectionEffects,
     ) -> Option<&'p [u8]> {
         // What an earlier incarnation sent is for nobody.
-        if !self.is_open() || !self.uses(id) {
+        if !self.may_read() || !self.uses(id) {
             return None;
         }
         self.peer.receive(now_ms, packet, fx)

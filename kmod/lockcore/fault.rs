@@ -34,11 +34,21 @@ pub enum Fault {
     OpenWithoutQuorum,
     /// A directory node that looks for a new master makes everybody who asks one.
     EveryoneMaster,
+    /// A connection that has ended, or was replaced, is still sent on.
+    EndedSentOn,
+    /// The conversation is not told that it goes on in another connection.
+    NotRepeated,
+    /// Connections of an earlier incarnation of a peer are still read.
+    OldIncarnationRead,
+    /// A peer is read that is not in the view.
+    DownRead,
+    /// A connection that could not be made, or broke, is not made again.
+    NeverRetried,
 }
 
 impl Fault {
     /// All of them, with their names.
-    pub const ALL: [(&'static str, Fault); 13] = [
+    pub const ALL: [(&'static str, Fault); 18] = [
         ("not-resent", Fault::NotResent),
         ("taken-twice", Fault::TakenTwice),
         ("barrier-skipped", Fault::BarrierSkipped),
@@ -52,5 +62,10 @@ impl Fault {
         ("not-stopped", Fault::NotStopped),
         ("open-without-quorum", Fault::OpenWithoutQuorum),
         ("everyone-master", Fault::EveryoneMaster),
+        ("ended-sent-on", Fault::EndedSentOn),
+        ("not-repeated", Fault::NotRepeated),
+        ("old-incarnation-read", Fault::OldIncarnationRead),
+        ("down-read", Fault::DownRead),
+        ("never-retried", Fault::NeverRetried),
     ];
 }

@@ -230,6 +230,11 @@ impl Peer {
         self.version
     }
 
+    /// Whether there is a connection to send on.
+    pub fn is_connected(&self) -> bool {
+        self.is_connected
+    }
+
     /// Lockspaces in which it is a member.
     pub fn users(&self) -> u32 {
         self.users

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The kernel's side of one machine: a lockspace of shards with its recovery machine, and a
-//! conversation with each other node. All of it is the source that the kernel module runs; only the
+//! The kernel's side of one machine: a lockspace of shards with its recovery machine, and the
+//! connections and the conversation with each other node. All of it is the source that the kernel module runs; only the
 //! shell around it is this file's.
 //!
 //! Whatever these machines want done ends up in one list, in order ([`Effect`]); the world carries
@@ -10,11 +10,14 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
+use dlm_core::lockcore::connection::{
+    self, ConnectionEffects, ConnectionId, Connections, Ending, Suspicion,
+};
 use dlm_core::lockcore::lkb::LockId;
 use dlm_core::lockcore::lockspace::{Done, Lockspace, RecoveryEffects, Shards};
 use dlm_core::lockcore::members::{Members, NodeId};
 use dlm_core::lockcore::mode::Mode;
-use dlm_core::lockcore::peer::{Peer, PeerEffects};
+use dlm_core::lockcore::peer::PeerEffects;
 use dlm_core::lockcore::shard::{self, Completion, Config, Shard, Status};
 use dlm_core::lockcore::wire::message::Message;
 use dlm_core::platform::{Arc, GFP};
@@ -343,75 +346,139 @@ impl Space {
     }
 }
 
-/// What a conversation wants done.
-#[derive(Debug, Default)]
-pub struct PeerSink {
-    /// To be put on the connection.
-    pub out: Vec<u8>,
-    /// An orderly end is over.
-    pub closed: bool,
+/// What the machine of a peer wants done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wanted {
+    /// A connection is to be made.
+    Connect(ConnectionId),
+    /// What follows goes into this connection.
+    SendOn(ConnectionId),
+    /// A packet for the connection that is sent on.
+    Transmit(Vec<u8>),
+    /// A connection is given up.
+    GiveUp(ConnectionId, Ending),
+    /// Membership is told.
+    Suspect(Suspicion),
+    /// An orderly end of the conversation is over.
+    Ended,
 }
 
-impl PeerEffects for PeerSink {
+/// Everything that a machine of a peer wants done, in order.
+#[derive(Debug, Default)]
+pub struct LinkSink {
+    /// The list.
+    pub wanted: Vec<Wanted>,
+}
+
+impl PeerEffects for LinkSink {
     fn transmit(&mut self, packet: &[u8]) {
-        self.out.extend_from_slice(packet);
+        self.wanted.push(Wanted::Transmit(packet.to_vec()));
     }
 
     fn closed(&mut self) {
-        self.closed = true;
+        self.wanted.push(Wanted::Ended);
     }
+}
+
+impl ConnectionEffects for LinkSink {
+    fn connect(&mut self, id: ConnectionId) {
+        self.wanted.push(Wanted::Connect(id));
+    }
+
+    fn send_on(&mut self, id: ConnectionId) {
+        self.wanted.push(Wanted::SendOn(id));
+    }
+
+    fn give_up(&mut self, id: ConnectionId, ending: Ending) {
+        self.wanted.push(Wanted::GiveUp(id, ending));
+    }
+
+    fn suspect(&mut self, suspicion: Suspicion) {
+        self.wanted.push(Wanted::Suspect(suspicion));
+    }
+}
+
+/// A packet that waits for memory, or for one that does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Held {
+    /// It came out of the conversation with this incarnation, and is the next to be delivered.
+    Received {
+        /// The incarnation.
+        life: u64,
+        /// The packet.
+        packet: Vec<u8>,
+    },
+    /// It was read from a connection, and the conversation has not seen it.
+    Read {
+        /// The connection.
+        id: ConnectionId,
+        /// The node that sent it, and its incarnation.
+        sender: (u32, u64),
+        /// The packet.
+        packet: Vec<u8>,
+    },
 }
 
 /// Another node, as the kernel was told of it.
 pub struct Link {
-    /// Which life of it, as membership numbers them.
+    /// Which incarnation of it, as membership was last told.
     pub life: u64,
-    /// It is in the view and heard: it is listened to.
+    /// It is in the view, as membership was last told.
     pub up: bool,
-    /// The conversation.
-    pub peer: Peer,
-    /// Lockspaces it is a member of.
-    pub users: u32,
-    /// The connection that is sent on.
-    pub connection: Option<u64>,
-    /// A connection is being made.
-    pub connecting: bool,
-    /// Received, and not dealt with.
-    pub inbox: VecDeque<Vec<u8>>,
-    /// The first packet of the inbox waits for memory.
-    pub stuck: bool,
+    /// Its connections and the conversation.
+    pub machine: Connections<()>,
+    /// The sockets of its connections.
+    pub sockets: BTreeMap<ConnectionId, (u64, usize)>,
+    /// What goes into the connection that is sent on.
+    pub out: Vec<u8>,
+    /// That connection.
+    pub out_of: Option<ConnectionId>,
+    /// What waits for memory, in order.
+    pub held: VecDeque<Held>,
+    /// The work that sends was asked for.
+    pub looks: bool,
+    /// The work that reads was asked for.
+    pub reads: bool,
 }
 
 impl Link {
-    /// To a life of a node, from `own`.
+    /// To an incarnation of a node, from `own`.
     #[must_use]
     pub fn new(own: u32, node: u32, life: u64) -> Self {
+        let config = connection::Config {
+            incarnation: life,
+            address: (),
+            is_up: false,
+        };
         Self {
             life,
             up: false,
-            peer: Peer::new(NodeId(own), NodeId(node)),
-            users: 0,
-            connection: None,
-            connecting: false,
-            inbox: VecDeque::new(),
-            stuck: false,
+            machine: Connections::new(NodeId(own), NodeId(node), config),
+            sockets: BTreeMap::new(),
+            out: Vec::new(),
+            out_of: None,
+            held: VecDeque::new(),
+            looks: false,
+            reads: false,
         }
     }
 
     /// Its state in one line.
     #[must_use]
     pub fn describe(&self) -> String {
+        let peer = self.machine.peer();
         format!(
-            "life {:x} up: {} users {} connected: {} {} version {:?} unacked {} inbox {} {:?}",
+            "life {:x} up: {} users {} sends on {:?}, reads {:?} {} version {:?} unacked {} held {} {:?}",
             self.life,
             self.up,
-            self.users,
-            self.connection.is_some(),
-            self.peer.state().name(),
-            self.peer.version(),
-            self.peer.unacked(),
-            self.inbox.len(),
-            self.peer.counts()
+            peer.users(),
+            self.machine.sending(),
+            self.machine.receiving(),
+            peer.state().name(),
+            peer.version(),
+            peer.unacked(),
+            self.held.len(),
+            peer.counts()
         )
     }
 }
@@ -427,17 +494,18 @@ pub struct Kernel {
     pub quorate: bool,
     /// The lockspace, if this node has it.
     pub space: Option<Space>,
+    /// Whether it has connections: it has a lockspace, or takes leave of its peers.
+    pub running: bool,
+    /// It takes leave, and waits for its peers until then.
+    pub stop_by: Option<u64>,
     /// When the timer goes off that was set last.
     pub timer_ms: Option<u64>,
 }
 
 impl Kernel {
-    /// When something is due.
+    /// When something is due in the lockspace.
     #[must_use]
     pub fn next_timeout(&self) -> Option<u64> {
-        let peers = self.links.values();
-        let peers = peers.filter_map(|link| link.peer.next_timeout());
-        let space = self.space.iter().filter_map(Space::next_timeout);
-        peers.chain(space).min()
+        self.space.as_ref().and_then(Space::next_timeout)
     }
 }

@@ -16,6 +16,8 @@ pub struct Plan {
     pub shard_bits: u32,
     /// How long idle resources stay, ms.
     pub toss_ms: u32,
+    /// Bytes that a connection takes and its peer has not read.
+    pub send_buffer: usize,
     /// Longest way of a packet, ms.
     pub wire_ms: u64,
     /// Longest way between the daemons, and between a daemon and its kernel, ms.
@@ -69,6 +71,7 @@ impl Plan {
             locks: random.within(1, 6) as usize,
             shard_bits: random.below(3) as u32,
             toss_ms: random.within(200, 3_000) as u32,
+            send_buffer: random.pick(&[5_000, 20_000, 200_000]).unwrap_or(5_000),
             wire_ms: random.pick(&[1, 3, 10, 60]).unwrap_or(1),
             daemon_ms: random.pick(&[2, 20, 300]).unwrap_or(2),
             client_ms: random.pick(&[15, 60, 200]).unwrap_or(60),

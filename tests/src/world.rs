@@ -12,6 +12,7 @@ mod fencing;
 mod machine;
 mod membership;
 mod process;
+mod tcp;
 mod transport;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -27,7 +28,7 @@ use crate::views::Views;
 use machine::Machine;
 use membership::Update;
 use process::{End, Line, Process, Who};
-use transport::Connection;
+use tcp::Tcp;
 
 /// How long everything may take to come to rest once it is healed, ms.
 const REST_MS: u64 = 120_000;
@@ -35,12 +36,14 @@ const REST_MS: u64 = 120_000;
 /// Something that happens.
 #[derive(Debug)]
 enum Event {
-    /// Bytes arrive.
-    Arrive { connection: u64 },
-    /// A connection is tried.
-    Connect { from: u32, life: u32, to: u32 },
-    /// Received packets are tried again.
-    Inbox { node: u32, life: u32, from: u32 },
+    /// Something arrives at an end of a connection.
+    Arrive { connection: u64, side: usize },
+    /// A request for a connection arrives.
+    Dial { connection: u64 },
+    /// A kernel looks after a connection and sends.
+    Look { node: u32, life: u32, with: u32 },
+    /// A kernel reads connections and delivers.
+    Receive { node: u32, life: u32, with: u32 },
     /// Something in a kernel is due.
     Timer { node: u32, life: u32 },
     /// A datagram of a cmand arrives.
@@ -152,7 +155,9 @@ pub struct World {
     next_event: u64,
     events: BTreeMap<(u64, u64), Event>,
     machines: BTreeMap<u32, Machine>,
-    connections: BTreeMap<u64, Connection>,
+    connections: BTreeMap<u64, Tcp>,
+    /// In which order the incarnations of the nodes came.
+    incarnations: BTreeMap<(u32, u64), usize>,
     next_connection: u64,
     next_process: u64,
     truth: Truth,
@@ -221,6 +226,7 @@ impl World {
             events: BTreeMap::new(),
             machines: BTreeMap::new(),
             connections: BTreeMap::new(),
+            incarnations: BTreeMap::new(),
             next_connection: 1,
             next_process: 0,
             truth: Truth::default(),
@@ -315,10 +321,13 @@ impl World {
     /// Until when the machine to which something happens gets no time.
     fn paused_until(&self, event: &Event) -> Option<u64> {
         let node = match event {
-            Event::Arrive { connection } => self.connections.get(connection)?.receiver(),
+            Event::Arrive { connection, side } => {
+                self.connections.get(connection)?.ends[*side].node
+            }
+            Event::Dial { connection } => self.connections.get(connection)?.ends[1].node,
             Event::Datagram { to, .. } => *to,
-            Event::Connect { from, .. } => *from,
-            Event::Inbox { node, .. }
+            Event::Look { node, .. }
+            | Event::Receive { node, .. }
             | Event::Timer { node, .. }
             | Event::Beat { node, .. }
             | Event::Update { node, .. }
@@ -345,14 +354,19 @@ impl World {
 
     fn happen(&mut self, event: Event) -> Result<(), Violation> {
         match event {
-            Event::Arrive { connection } => self.arrive(connection),
-            Event::Connect { from, life, to } => {
-                if self.is_life(from, life) {
-                    self.connect(from, to);
-                }
+            Event::Arrive { connection, side } => {
+                self.arrive(connection, side);
                 Ok(())
             }
-            Event::Inbox { node, life, from } => self.retry_inbox(node, life, from),
+            Event::Dial { connection } => {
+                self.dialled(connection);
+                Ok(())
+            }
+            Event::Look { node, life, with } => {
+                self.look(node, life, with);
+                Ok(())
+            }
+            Event::Receive { node, life, with } => self.receive(node, life, with),
             Event::Timer { node, life } => self.timer(node, life),
             Event::Datagram { from, to, bytes } => self.datagram(from, to, &bytes),
             Event::Beat { node, process } => self.beat(node, process),
@@ -506,7 +520,6 @@ impl World {
         }
         let sides: Vec<u32> = self.machines.values().map(|machine| machine.side).collect();
         trace!(self, "network falls apart: {sides:?}");
-        self.cut_across();
         let pause = self.random.within(50, 6_000);
         self.after(pause, Event::Mend);
     }

@@ -17,6 +17,11 @@
 //! | not-stopped | operations during a recovery |
 //! | open-without-quorum | a node without quorum grants, while the others may do the same |
 //! | everyone-master | each node that asks becomes a new master |
+//! | ended-sent-on | nothing arrives any more: the cluster never comes to rest |
+//! | not-repeated | the same, as with not-resent: packets lost with a connection |
+//! | old-incarnation-read | a node acts on what a peer sent before it died |
+//! | down-read | a node acts on what a peer says that is not in the view |
+//! | never-retried | two nodes never meet again |
 //! | fencing-ignored | a lockspace goes on while somebody who was lost has power and locks |
 //! | minority-acts | two clusters at once |
 //! | agent-lies | the same as fencing-ignored, for all daemons believe it |

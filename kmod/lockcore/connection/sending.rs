@@ -4,6 +4,8 @@
 
 use super::{Config, ConnectionEffects, ConnectionId, Connections, Ending};
 use super::{Seen, SocketState, Suspicion};
+use crate::lockcore::fault::Fault;
+use crate::platform::fault;
 
 /// A connection that takes longer to make is given up: the next attempt may find the peer faster
 /// than the growing pauses of TCP, ms.
@@ -181,17 +183,24 @@ impl<A: Copy + PartialEq> Connections<A> {
     fn connected(&mut self, now_ms: u64, id: ConnectionId, fx: &mut impl ConnectionEffects) {
         self.sending = Sending::Up { id };
         fx.send_on(id);
-        self.peer.connected(now_ms, fx);
+        if !(fault(Fault::NotRepeated) && self.peer.is_connected()) {
+            self.peer.connected(now_ms, fx);
+        }
         self.suspect(Suspicion::None, fx);
     }
 
     /// There is no connection to send on any more; the next attempt is made after a pause.
     fn lost(&mut self, now_ms: u64, failures: u32) {
         let pause = RETRY_MS_MIN << failures.min(8);
-        self.peer.disconnected();
+        if !fault(Fault::NotRepeated) {
+            self.peer.disconnected();
+        }
         self.blocked_since = None;
         self.sending = Sending::None {
-            retry_at: now_ms.saturating_add(pause.min(RETRY_MS_MAX)),
+            retry_at: match fault(Fault::NeverRetried) {
+                true => u64::MAX,
+                false => now_ms.saturating_add(pause.min(RETRY_MS_MAX)),
+            },
             failures: failures.saturating_add(1),
         };
     }
@@ -233,6 +242,7 @@ impl<A: Copy + PartialEq> Connections<A> {
         match self.sending {
             Sending::None { .. } => {}
             Sending::Connecting { failures, .. } => self.attempt_failed(now_ms, failures, fx),
+            Sending::Up { .. } if fault(Fault::EndedSentOn) => {}
             Sending::Up { .. } => {
                 self.lost(now_ms, 0);
                 // That a peer closes in order, or one nobody shares a lockspace with, is no

@@ -42,12 +42,8 @@ impl World {
         }
         match machine.mount {
             Mount::Out => {
-                // The transport closes its conversations first.
-                let links = machine.kernel.links.values();
-                let busy = links
-                    .filter(|link| link.up)
-                    .any(|link| link.peer.is_ending());
-                if busy {
+                if machine.kernel.stop_by.is_some() {
+                    // The transport takes leave first.
                     self.after(50, Event::Mount { node, life });
                     return Ok(());
                 }
@@ -56,6 +52,7 @@ impl World {
                 space.set_quorate(machine.kernel.quorate);
                 machine.kernel.space = Some(space);
                 trace!(self, "node {node} wants the lockspace");
+                self.start_transport(node);
                 self.say(node, Report::Join);
                 if leaves {
                     self.after(pause, Event::Mount { node, life });

@@ -526,13 +526,7 @@ impl World {
         machine.done = false;
         machine.holds = false;
         let life = machine.life;
-        let links: Vec<u32> = machine.kernel.links.keys().copied().collect();
-        for other in links {
-            self.talk(node, other, |now_ms, peer, sink| {
-                peer.shutdown(now_ms, sink)
-            });
-        }
-        self.set_timer(node);
+        self.stop_transport(node);
         let pause = self.random.within(100, 4_000);
         self.after(pause, Event::Mount { node, life });
         Ok(())

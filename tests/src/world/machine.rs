@@ -123,7 +123,7 @@ impl Machine {
             return Some(what);
         }
         for (node, link) in &self.kernel.links {
-            if link.peer.unacked() > 0 || !link.inbox.is_empty() {
+            if link.machine.peer().unacked() > 0 || !link.held.is_empty() {
                 return Some(format!("packets for or of node {node} are under way"));
             }
         }
@@ -177,7 +177,7 @@ impl World {
         self.summary.crashes += 1;
         self.truth.forget_node(node);
         self.truth.disturb();
-        self.cut_off(node);
+        self.power_cut(node);
     }
 
     /// Lets allocations of the call that follows fail, if it is the time for it.
@@ -268,7 +268,8 @@ impl World {
             return;
         };
         let life = machine.life;
-        let Some(due) = machine.kernel.next_timeout() else {
+        let due = machine.kernel.next_timeout();
+        let Some(due) = due.into_iter().chain(self.next_look(node)).min() else {
             return;
         };
         if machine
@@ -300,14 +301,7 @@ impl World {
         }
         kernel.timer_ms = None;
         let due = |at: Option<u64>| at.is_some_and(|at| at <= now_ms);
-        let links = kernel.links.iter();
-        let links = links.filter(|(_, link)| due(link.peer.next_timeout()));
-        let links: Vec<u32> = links.map(|(node, _)| *node).collect();
-        for with in links {
-            self.talk(node, with, |now_ms, peer, sink| {
-                peer.handle_timeout(now_ms, sink);
-            });
-        }
+        self.look_at_due(node);
         self.press();
         if let Some(space) = &mut self.machine(node).kernel.space {
             if due(space.recovery.next_timeout()) {
@@ -384,20 +378,16 @@ impl World {
             }
             Effect::MemberAdded(other) => {
                 trace!(self, "node {node} adds member {other}");
-                let Some(link) = self.link(node, other) else {
+                let known = self.talk(node, other, |_, machine, _| machine.member_added());
+                if known.is_none() {
                     return broken(format!("node {node} adds {other}, which it does not know"));
-                };
-                link.users += 1;
-                self.talk(node, other, |_, peer, _| peer.member_added());
+                }
             }
             Effect::MemberRemoved(other) => {
                 trace!(self, "node {node} removes member {other}");
                 self.machine(node).slots.remove(&other);
-                if let Some(link) = self.link(node, other) {
-                    link.users = link.users.saturating_sub(1);
-                }
-                self.talk(node, other, |now_ms, peer, sink| {
-                    peer.member_removed(now_ms, sink);
+                self.talk(node, other, |now_ms, machine, sink| {
+                    machine.member_removed(now_ms, sink);
                 });
             }
             Effect::Hold => self.machine(node).holds = true,

@@ -9,7 +9,6 @@ use cmand_core::{BootId, Config, Core, Effect, Incarnation, Instant, NodeConfig,
 use super::process::{Ask, Line, News, Process, Who};
 use super::{Event, World, trace};
 use crate::Mistake;
-use crate::kernel::Link;
 use crate::truth::{Violation, broken};
 
 /// After this silence a node is suspected, ms.
@@ -407,10 +406,10 @@ impl World {
         match update {
             Update::Own(life) => {
                 trace!(self, "node {node}: the kernel is {life:x}");
-                self.cut_off(node);
-                let kernel = &mut self.machine(node).kernel;
-                kernel.life = life;
-                kernel.links.clear();
+                self.forget_peers(node);
+                self.machine(node).kernel.life = life;
+                let order = self.incarnations.len();
+                self.incarnations.entry((node, life)).or_insert(order);
                 Ok(())
             }
             Update::Node { other, life, up } => self.configure(node, other, life, up),
@@ -430,29 +429,5 @@ impl World {
             space.set_quorate(quorate);
         }
         self.settle(node)
-    }
-
-    fn configure(&mut self, node: u32, other: u32, life: u64, up: bool) -> Result<(), Violation> {
-        trace!(
-            self,
-            "node {node}: the kernel hears node {other} {life:x} up: {up}"
-        );
-        let links = &mut self.machine(node).kernel.links;
-        let link = links
-            .entry(other)
-            .or_insert_with(|| Link::new(node, other, life));
-        let is_other = link.life != life;
-        (link.life, link.up) = (life, up);
-        if is_other || !up {
-            self.cut_between(node, other);
-        }
-        if let Some(link) = self.link(node, other).filter(|_| is_other) {
-            link.peer.reset();
-            link.inbox.clear();
-        }
-        self.talk(node, other, |_, _, _| {});
-        self.set_timer(node);
-        // It may have connected before it was known to be up.
-        self.read_all_of(node, other)
     }
 }

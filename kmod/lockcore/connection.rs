@@ -270,7 +270,7 @@ impl<A: Copy + PartialEq> Connections<A> {
     /// No lockspace is left, and the time for goodbyes is over.
     pub fn rest(&mut self, fx: &mut impl ConnectionEffects) {
         self.disconnect(fx);
-        self.peer.reset();
+        self.peer.rest();
         self.suspicion = Suspicion::None;
     }
 
@@ -326,8 +326,8 @@ impl<A: Copy + PartialEq> Connections<A> {
     }
 
     /// The peer is a member of one lockspace more.
-    pub fn member_added(&mut self) {
-        self.peer.member_added();
+    pub fn member_added(&mut self, now_ms: u64) {
+        self.peer.member_added(now_ms);
     }
 
     /// The peer is a member of one lockspace less.

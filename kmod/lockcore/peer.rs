@@ -13,8 +13,11 @@
 //!   who makes packets to go easy.
 //! - What was received is acknowledged after [`ACK_DELAY_MS`] at the latest.
 //! - Sequence numbers wrap; they are compared by their distance.
-//! - An end that the peer has not acknowledged is never forgotten.
-//! - A peer that has ended and asks for the state of a lockspace has begun anew: so does this end.
+//! - An end that the peer has not acknowledged is not forgotten, for the peer would go on counting:
+//!   neither when the node has no connections for a while ([`Peer::rest`]) nor when it has use for
+//!   the peer again. What is said meanwhile waits for the next conversation. Only a peer that does
+//!   not acknowledge it over a connection for long must have forgotten the conversation itself.
+//! - A peer that has ended and speaks as a member of a lockspace has begun anew: so does this end.
 //! - Nothing sequenced leaves before a packet of the peer has shown its version.
 //!
 //! ```text
@@ -38,7 +41,7 @@ use super::members::NodeId;
 use super::wire::header::{ack, fin, Command, Header, Version, HEADER_LEN};
 use super::wire::message::MESSAGE_LEN;
 use super::wire::options::{self, Envelope, OPTIONS_LEN};
-use super::wire::rcom::{Rcom, RcomKind, RCOM_LEN};
+use super::wire::rcom::{Rcom, RcomKind, NOT_READY, RCOM_LEN};
 use super::wire::INNER_MAX;
 use crate::platform::{self, code, KVec, Result, GFP};
 use ring::Ring;
@@ -162,8 +165,10 @@ pub struct Peer {
     /// How many of `kept` ever were on one.
     ever_on_wire: usize,
     kept_bytes: usize,
-    /// Outside the sequence, waiting for a connection.
+    /// Outside the sequence, waiting for a connection, or for the next conversation.
     plain: Ring<KVec<u8>>,
+    /// To be sent in the next conversation, in order, in envelopes without a number.
+    later: Ring<KVec<u8>>,
     /// Sequence of the next packet to come.
     expected: u32,
     /// Something of this sequence has come.
@@ -195,6 +200,7 @@ impl Peer {
             ever_on_wire: 0,
             kept_bytes: 0,
             plain: Ring::new(),
+            later: Ring::new(),
             expected: 0,
             has_begun: false,
             acknowledged: 0,
@@ -240,12 +246,6 @@ impl Peer {
         self.users
     }
 
-    /// Whether an orderly end is under way. A lockspace that comes now must wait for it, or until
-    /// the peer is another incarnation: else the two could count from different numbers.
-    pub fn is_ending(&self) -> bool {
-        !matches!(self.state, PeerState::Closed | PeerState::Established)
-    }
-
     /// Whether an orderly end was waited for long enough.
     pub fn is_late(&self) -> bool {
         self.is_late
@@ -276,6 +276,20 @@ impl Peer {
         !self.kept.is_empty() || !self.plain.is_empty()
     }
 
+    /// Whether the peer may not know yet that we have ended.
+    fn is_end_unknown(&self) -> bool {
+        matches!(
+            self.state,
+            PeerState::FinWait1 | PeerState::Closing | PeerState::LastAck
+        )
+    }
+
+    /// Whether there is use for the peer again, before it knows that the last conversation has
+    /// ended.
+    fn waits_to_begin(&self) -> bool {
+        self.users > 0 && self.is_end_unknown()
+    }
+
     /// Sends a packet without envelope: with `sequenced`, it arrives once and in order; else it may
     /// get lost with the connection. Fails only for want of memory or if no packet can have its
     /// length, and then nothing has changed.
@@ -292,6 +306,10 @@ impl Peer {
         if !sequenced {
             return self.send_plain(inner, fx);
         }
+        if self.waits_to_begin() {
+            let packet = self.enveloped(0, inner)?;
+            return self.later.push(packet);
+        }
         if self.end != End::Open {
             self.counts.late += 1;
             return Ok(());
@@ -302,7 +320,7 @@ impl Peer {
     }
 
     fn send_plain(&mut self, packet: &[u8], fx: &mut impl PeerEffects) -> Result {
-        if self.is_connected {
+        if self.is_connected && !self.waits_to_begin() {
             self.counts.sent += 1;
             fx.transmit(packet);
             return Ok(());
@@ -317,16 +335,20 @@ impl Peer {
 
     /// Takes a packet into the sequence.
     fn keep(&mut self, inner: &[u8]) -> Result {
-        let command = Header::decode(inner).ok_or(code::EINVAL)?.command;
-        let seq = self.next_seq();
-        let len = OPTIONS_LEN + inner.len();
-        let mut packet = KVec::with_capacity(len, GFP)?;
-        let envelope = options::encode(self.own, seq, command, inner.len());
-        packet.extend_from_slice(&envelope, GFP)?;
-        packet.extend_from_slice(inner, GFP)?;
+        let packet = self.enveloped(self.next_seq(), inner)?;
+        let len = packet.len();
         self.kept.push(packet)?;
         self.kept_bytes += len;
         Ok(())
+    }
+
+    fn enveloped(&self, seq: u32, inner: &[u8]) -> Result<KVec<u8>> {
+        let command = Header::decode(inner).ok_or(code::EINVAL)?.command;
+        let mut packet = KVec::with_capacity(OPTIONS_LEN + inner.len(), GFP)?;
+        let envelope = options::encode(self.own, seq, command, inner.len());
+        packet.extend_from_slice(&envelope, GFP)?;
+        packet.extend_from_slice(inner, GFP)?;
+        Ok(packet)
     }
 
     fn next_seq(&self) -> u32 {
@@ -381,18 +403,28 @@ impl Peer {
 
     /// A connection is there on which nothing was sent yet. Everything that is not acknowledged is
     /// put on it again.
-    pub fn connected(&mut self, _now_ms: u64, fx: &mut impl PeerEffects) {
+    pub fn connected(&mut self, now_ms: u64, fx: &mut impl PeerEffects) {
         self.is_connected = true;
         self.forget_sent();
+        if self.waits_to_begin() {
+            self.close_by_ms = Some(now_ms.saturating_add(CLOSE_MS));
+        }
         if self.version == Some(Version::V3_2) {
             // The last one may have been lost with the last connection.
             self.send_ack(fx);
         }
-        while let Some(packet) = self.plain.pop() {
+        self.push_out_plain(fx);
+        self.push_out(fx);
+    }
+
+    fn push_out_plain(&mut self, fx: &mut impl PeerEffects) {
+        while self.is_connected && !self.waits_to_begin() {
+            let Some(packet) = self.plain.pop() else {
+                return;
+            };
             self.counts.sent += 1;
             fx.transmit(&packet);
         }
-        self.push_out(fx);
     }
 
     /// The connection to send on is gone, however it went. What was not sent yet must be thrown
@@ -437,9 +469,9 @@ impl Peer {
                 return None;
             }
             self.state = PeerState::Established;
-        } else if self.is_over() && is_status(packet) {
-            // It has ended, and asks: it is in a lockspace again, and has not waited for our end.
-            self.reset();
+        } else if self.is_over() && is_of_member(packet) {
+            // It has ended, and is in a lockspace again: it has not waited for our end.
+            self.begin_anew(fx);
             self.state = PeerState::Established;
         }
         if *self.version.get_or_insert(header.version) != header.version {
@@ -541,6 +573,7 @@ impl Peer {
         };
         if (seq.wrapping_sub(self.oldest) as i32) < 0 {
             match self.state {
+                PeerState::FinWait1 if self.users > 0 => self.finish(fx),
                 PeerState::FinWait1 => self.state = PeerState::FinWait2,
                 PeerState::Closing | PeerState::LastAck => self.finish(fx),
                 PeerState::Closed
@@ -565,17 +598,17 @@ impl Peer {
     }
 
     /// The peer became a member of another lockspace.
-    pub fn member_added(&mut self) {
+    pub fn member_added(&mut self, now_ms: u64) {
         if self.users == 0 {
             match self.state {
                 PeerState::Established => {}
                 PeerState::Closed => self.state = PeerState::Established,
-                // An end that got stuck.
-                PeerState::FinWait1
-                | PeerState::FinWait2
-                | PeerState::CloseWait
-                | PeerState::LastAck
-                | PeerState::Closing => {
+                // It must learn first that we have ended.
+                PeerState::FinWait1 | PeerState::LastAck | PeerState::Closing => {
+                    self.close_by_ms = Some(now_ms.saturating_add(CLOSE_MS));
+                }
+                // It knows.
+                PeerState::FinWait2 | PeerState::CloseWait => {
                     self.reset();
                     self.state = PeerState::Established;
                 }
@@ -587,7 +620,12 @@ impl Peer {
     /// The peer is no longer a member of one lockspace.
     pub fn member_removed(&mut self, now_ms: u64, fx: &mut impl PeerEffects) {
         self.users = self.users.saturating_sub(1);
-        if self.users == 0 && self.state == PeerState::CloseWait {
+        if self.users > 0 {
+            return;
+        }
+        // Nobody is left who said it.
+        self.later = Ring::new();
+        if self.state == PeerState::CloseWait {
             self.start_end(now_ms, PeerState::LastAck, fx);
         }
     }
@@ -629,10 +667,41 @@ impl Peer {
         }
     }
 
+    /// The conversation is over. If there is use for another one, it begins.
     fn finish(&mut self, fx: &mut impl PeerEffects) {
-        self.reset();
-        self.state = PeerState::Closed;
         fx.closed();
+        self.begin_anew(fx);
+    }
+
+    /// Begins the next conversation with what waited for it.
+    fn begin_anew(&mut self, fx: &mut impl PeerEffects) {
+        let mut kept = core::mem::replace(&mut self.later, Ring::new());
+        let plain = core::mem::replace(&mut self.plain, Ring::new());
+        let waited = self.waits_to_begin();
+        self.reset();
+        if !waited {
+            return;
+        }
+        for at in 0..kept.len() {
+            let Some(packet) = kept.get_mut(at) else {
+                break;
+            };
+            options::renumber(packet, self.oldest.wrapping_add(at as u32));
+            self.kept_bytes += packet.len();
+        }
+        self.kept = kept;
+        self.plain = plain;
+        self.push_out_plain(fx);
+    }
+
+    /// The node has no lockspaces, and no connections for now. An end of which the peer may not
+    /// know is kept, for the peer would go on counting when there is one again.
+    pub fn rest(&mut self) {
+        if self.is_end_unknown() {
+            self.plain = Ring::new();
+        } else {
+            self.reset();
+        }
     }
 
     /// Forgets everything but who uses the peer: it is another incarnation from now on. What is
@@ -677,12 +746,16 @@ impl Peer {
         match self.state {
             // It does not know that we have ended, and goes on counting: it must learn that before
             // anything new is said to it.
-            PeerState::FinWait1 | PeerState::Closing | PeerState::LastAck => {
+            PeerState::FinWait1 | PeerState::Closing | PeerState::LastAck
+                if !(self.users > 0 && self.is_connected) =>
+            {
                 self.close_by_ms = Some(now_ms.saturating_add(CLOSE_MS));
                 if !core::mem::replace(&mut self.is_late, true) {
                     fx.closed();
                 }
             }
+            // It has done nothing about it over a connection, so it has forgotten.
+            PeerState::FinWait1 | PeerState::Closing | PeerState::LastAck => self.finish(fx),
             PeerState::Closed
             | PeerState::Established
             | PeerState::FinWait2
@@ -709,9 +782,19 @@ fn is_beginning(packet: &[u8], header: &Header) -> bool {
     }
 }
 
-/// Whether it is a question that only a member of a lockspace has.
-fn is_status(packet: &[u8]) -> bool {
-    Rcom::decode(packet).is_some_and(|rcom| rcom.kind == RcomKind::Status)
+/// Whether only a member of a lockspace says this: it asks for the state of a lockspace, or has
+/// one.
+fn is_of_member(packet: &[u8]) -> bool {
+    Rcom::decode(packet).is_some_and(|rcom| match rcom.kind {
+        RcomKind::Status => true,
+        RcomKind::StatusReply => rcom.result != NOT_READY,
+        RcomKind::Names
+        | RcomKind::NamesReply
+        | RcomKind::Lookup
+        | RcomKind::LookupReply
+        | RcomKind::Lock
+        | RcomKind::LockReply => false,
+    })
 }
 
 /// Whether a recovery message may come without envelope.

@@ -318,7 +318,7 @@ impl PeerNode {
 
     /// The peer is a member of one lockspace more.
     pub(super) fn member_added(self: &Arc<Self>) {
-        self.with(|machine, _fx| machine.member_added());
+        self.with(|machine, _fx| machine.member_added(now_ms()));
         self.look();
     }
 

@@ -41,6 +41,14 @@ impl<T> Ring<T> {
         self.places.get(self.place(at))?.as_ref()
     }
 
+    pub(crate) fn get_mut(&mut self, at: usize) -> Option<&mut T> {
+        if at >= self.len {
+            return None;
+        }
+        let place = self.place(at);
+        self.places.get_mut(place)?.as_mut()
+    }
+
     /// Makes room for one more, so that the next [`Ring::push`] cannot fail.
     pub(crate) fn reserve(&mut self) -> Result {
         if self.len < self.places.len() {

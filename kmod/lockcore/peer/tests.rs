@@ -80,7 +80,7 @@ fn status(node: u32) -> Vec<u8> {
 impl Side {
     fn new(own: u32, node: u32) -> Self {
         let mut peer = Peer::new(NodeId(own), NodeId(node));
-        peer.member_added();
+        peer.member_added(0);
         Side {
             peer,
             fx: Fx::default(),
@@ -195,14 +195,20 @@ impl Pair {
     }
 
     fn timeouts(&mut self) {
-        let now_ms = self.now_ms;
         for at in 0..2 {
-            let side = &mut self.sides[at];
-            if side.peer.next_timeout().is_some_and(|due| due <= now_ms) {
-                side.peer.handle_timeout(now_ms, &mut side.fx);
+            if self.timeouts_of(at) {
                 self.flush(at);
             }
         }
+    }
+
+    fn timeouts_of(&mut self, at: usize) -> bool {
+        let (now_ms, side) = (self.now_ms, &mut self.sides[at]);
+        let is_due = side.peer.next_timeout().is_some_and(|due| due <= now_ms);
+        if is_due {
+            side.peer.handle_timeout(now_ms, &mut side.fx);
+        }
+        is_due
     }
 
     /// No more faults: everything arrives.
@@ -431,7 +437,7 @@ fn one_ends_and_then_the_other() {
     assert_eq!((pair.sides[0].got, pair.sides[0].fx.closed), (1, 1));
     // And again, from sequence 0.
     for side in &mut pair.sides {
-        side.peer.member_added();
+        side.peer.member_added(0);
         (side.sent, side.got) = (0, 0);
     }
     pair.greet();
@@ -475,10 +481,154 @@ fn an_end_without_answer_is_not_waited_for_and_not_forgotten() {
     pair.timeouts();
     assert_eq!(pair.sides[0].fx.closed, 1, "said once");
     assert_eq!(pair.sides[0].peer.state(), PeerState::FinWait1);
-    assert!(pair.sides[0].peer.is_ending() && pair.sides[0].peer.needs_connection());
+    assert!(pair.sides[0].peer.needs_connection());
     pair.connect(0);
     pair.drain();
     assert_eq!(states(&pair), [PeerState::FinWait2, PeerState::CloseWait]);
+}
+
+/// A conversation that one side has ended while the other could not be reached, and has use for
+/// again.
+fn ended_unheard(noise: &mut Noise) -> Pair {
+    let mut pair = established();
+    let now_ms = pair.now_ms;
+    for at in 0..2 {
+        pair.sides[at].send(now_ms, 1);
+        pair.flush(at);
+    }
+    pair.drain();
+    for at in 0..2 {
+        pair.cut(at, noise);
+    }
+    for side in &mut pair.sides {
+        side.incoming.clear();
+    }
+    leave(&mut pair, 0);
+    pair.sides[0].peer.rest();
+    assert_eq!(pair.sides[0].peer.state(), PeerState::FinWait1);
+    pair.sides[0].peer.member_added(now_ms);
+    pair
+}
+
+#[test]
+fn what_is_said_before_the_peer_knows_of_the_end_waits_for_the_next_conversation() {
+    // Whether the other side still uses the peer, uses it no more, or uses it again.
+    for users in [1, 0, 2] {
+        let mut pair = ended_unheard(&mut Noise(11));
+        let now_ms = pair.now_ms;
+        if users != 1 {
+            let side = &mut pair.sides[1];
+            side.peer.member_removed(now_ms, &mut side.fx);
+        }
+        if users == 2 {
+            pair.sides[1].peer.member_added(now_ms);
+        }
+        for _ in 0..3 {
+            pair.sides[0].send(now_ms, 1);
+        }
+        pair.greet();
+        for at in 0..2 {
+            pair.connect(at);
+        }
+        pair.drain();
+        assert_eq!(pair.sides[0].peer.state(), PeerState::Established);
+        if users == 0 {
+            pair.sides[1].peer.member_added(now_ms);
+        }
+        pair.greet();
+        pair.drain();
+        assert_eq!(states(&pair), [PeerState::Established; 2], "{users}");
+        pair.sides[1].send(now_ms, 1);
+        pair.flush(1);
+        pair.settle();
+        pair.assert_all_arrived();
+    }
+}
+
+#[test]
+fn both_sides_can_have_ended_unheard() {
+    let mut pair = ended_unheard(&mut Noise(12));
+    let now_ms = pair.now_ms;
+    leave(&mut pair, 1);
+    pair.sides[1].peer.rest();
+    pair.sides[1].peer.member_added(now_ms);
+    for at in 0..2 {
+        pair.sides[at].send(now_ms, 1);
+    }
+    pair.greet();
+    pair.settle();
+    assert_eq!(states(&pair), [PeerState::Established; 2]);
+    pair.assert_all_arrived();
+}
+
+#[test]
+fn what_was_said_before_the_end_is_known_is_forgotten_with_who_said_it() {
+    let mut pair = ended_unheard(&mut Noise(13));
+    let now_ms = pair.now_ms;
+    pair.sides[0].send(now_ms, 1);
+    leave(&mut pair, 0);
+    pair.sides[0].sent -= 1;
+    pair.sides[0].peer.member_added(now_ms);
+    pair.greet();
+    pair.settle();
+    pair.assert_all_arrived();
+}
+
+#[test]
+fn a_peer_that_says_nothing_about_our_end_has_forgotten_the_conversation() {
+    let mut pair = ended_unheard(&mut Noise(14));
+    let now_ms = pair.now_ms;
+    pair.sides[0].send(now_ms, 1);
+    pair.greet();
+    // Without a connection nothing is forgotten.
+    pair.now_ms += 3 * CLOSE_MS;
+    pair.timeouts();
+    assert_eq!(pair.sides[0].peer.state(), PeerState::FinWait1);
+    pair.now_ms += CLOSE_MS / 2;
+    let side = &mut pair.sides[0];
+    side.peer.connected(pair.now_ms, &mut side.fx);
+    // Nothing of the next conversation comes before the end of this one.
+    let out = side.fx.out.clone();
+    let question = status(1);
+    side.peer.send(0, &question, false, &mut side.fx).unwrap();
+    assert_eq!(side.fx.out, out);
+    pair.now_ms += CLOSE_MS - 1;
+    pair.timeouts_of(0);
+    assert_eq!(pair.sides[0].peer.state(), PeerState::FinWait1);
+    pair.now_ms += 1;
+    pair.timeouts_of(0);
+    assert_eq!(pair.sides[0].peer.state(), PeerState::Established);
+    let (now_ms, side) = (pair.now_ms, &mut pair.sides[0]);
+    side.fx.out.clear();
+    receive(&mut side.peer, now_ms, &status(2), &mut side.fx);
+    let first = options::decode(&side.fx.out).unwrap();
+    assert_eq!(first.seq, 0);
+    assert_eq!(first.header.command, Command::Message);
+}
+
+#[test]
+fn a_node_that_has_no_lockspace_has_not_begun_anew() {
+    let mut pair = established();
+    leave(&mut pair, 0);
+    pair.drain();
+    assert_eq!(states(&pair), [PeerState::FinWait2, PeerState::CloseWait]);
+    let question = status(1);
+    let answer = |result| {
+        let reply = Rcom {
+            kind: RcomKind::StatusReply,
+            result,
+            ..Rcom::decode(&question).unwrap()
+        };
+        reply.encode(9, NodeId(1)).unwrap().to_vec()
+    };
+    for (result, state) in [
+        (NOT_READY, PeerState::CloseWait),
+        (1, PeerState::Established),
+    ] {
+        let side = &mut pair.sides[1];
+        receive(&mut side.peer, 0, &answer(result), &mut side.fx);
+        assert_eq!(side.peer.state(), state);
+    }
 }
 
 #[test]
@@ -526,7 +676,7 @@ fn a_peer_that_gave_up_waiting_for_our_end_and_is_back_is_understood() {
     pair.timeouts();
     assert_eq!(states(&pair), [PeerState::Closed, PeerState::CloseWait]);
     pair.sides[1].send(now_ms, 1);
-    pair.sides[0].peer.member_added();
+    pair.sides[0].peer.member_added(0);
     let (packet, side) = (status(1), &mut pair.sides[0]);
     side.peer
         .send(now_ms, &packet, false, &mut side.fx)
@@ -595,7 +745,7 @@ fn a_new_incarnation_starts_anew() {
 fn an_old_version_gets_packets_without_envelopes() {
     let mut peer = Peer::new(NodeId(1), NodeId(2));
     let mut fx = Fx::default();
-    peer.member_added();
+    peer.member_added(0);
     peer.connected(0, &mut fx);
     let packet = message(1, 5, 3);
     peer.send(0, &packet, true, &mut fx).unwrap();
@@ -619,7 +769,7 @@ fn an_old_version_gets_packets_without_envelopes() {
 fn what_should_not_come_is_counted_and_dropped() {
     let mut peer = Peer::new(NodeId(1), NodeId(2));
     let mut fx = Fx::default();
-    peer.member_added();
+    peer.member_added(0);
     peer.connected(0, &mut fx);
     receive(&mut peer, 0, &status(2), &mut fx);
     fx.delivered.clear();

@@ -41,6 +41,20 @@ pub fn encode(own: NodeId, seq: u32, inner: Command, inner_len: usize) -> [u8; O
     bytes
 }
 
+/// Gives the packet in an envelope another number.
+pub fn renumber(packet: &mut [u8], seq: u32) {
+    if let Some(Header {
+        command,
+        node,
+        length,
+        ..
+    }) = Header::decode(packet)
+    {
+        let header = Header::new(command, seq, node, usize::from(length));
+        put(packet, 0, &header.encode());
+    }
+}
+
 /// Opens a packet with the command OPTS.
 pub fn decode(packet: &[u8]) -> Option<Envelope<'_>> {
     let outer = Header::decode(packet).filter(|h| h.command == Command::Opts)?;

@@ -378,7 +378,9 @@ impl World {
             }
             Effect::MemberAdded(other) => {
                 trace!(self, "node {node} adds member {other}");
-                let known = self.talk(node, other, |_, machine, _| machine.member_added());
+                let known = self.talk(node, other, |now_ms, machine, _| {
+                    machine.member_added(now_ms)
+                });
                 if known.is_none() {
                     return broken(format!("node {node} adds {other}, which it does not know"));
                 }

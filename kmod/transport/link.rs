@@ -7,15 +7,12 @@ use kernel::{
     prelude::*,
     sync::{
         Arc,
-        ArcBorrow,
         Mutex, //
     }, //
 };
 
-use super::peer::PeerNode;
 use crate::ffi::socket::{
     Connection,
-    Event,
     Events,
     Watched, //
 };
@@ -25,42 +22,19 @@ use crate::lockcore::connection::{
 };
 use crate::lockcore::framer::Framer;
 
-/// Who is told what happens to a connection: the work items of its peer.
-pub(super) struct Waker(Arc<PeerNode>);
-
-impl Waker {
-    /// For connections of this peer.
-    pub(super) fn new(peer: Arc<PeerNode>) -> Result<Arc<Self>> {
-        Ok(Arc::new(Self(peer), GFP_KERNEL)?)
-    }
-}
-
-impl Events for Waker {
-    fn event(this: ArcBorrow<'_, Self>, event: Event) {
-        match event {
-            Event::Data => this.0.receive_later(),
-            Event::Space => this.0.look(),
-            Event::State => {
-                this.0.receive_later();
-                this.0.look();
-            }
-        }
-    }
-}
-
 /// See the head of this file. `framer` is guarded by its mutex, which only the peer's work item for
 /// receiving takes.
 #[pin_data]
-pub(super) struct Link {
+pub(super) struct Link<E: Events> {
     pub(super) id: ConnectionId,
-    pub(super) socket: Watched<Waker>,
+    pub(super) socket: Watched<E>,
     #[pin]
     pub(super) framer: Mutex<Framer>,
 }
 
-impl Link {
+impl<E: Events> Link<E> {
     /// A connection from its first byte on.
-    pub(super) fn new(id: ConnectionId, socket: Watched<Waker>) -> Result<Arc<Self>> {
+    pub(super) fn new(id: ConnectionId, socket: Watched<E>) -> Result<Arc<Self>> {
         let framer = Framer::new()?;
         Arc::pin_init(
             pin_init!(Self {
@@ -83,21 +57,21 @@ impl Link {
 }
 
 /// Connections of a peer: one that is sent on, and one that is only read.
-pub(super) struct Links([Option<Arc<Link>>; 2]);
+pub(super) struct Links<E: Events>([Option<Arc<Link<E>>>; 2]);
 
-impl Links {
+impl<E: Events> Links<E> {
     /// None yet.
     pub(super) const fn new() -> Self {
         Self([None, None])
     }
 
     /// The one with this name.
-    pub(super) fn get(&self, id: ConnectionId) -> Option<&Arc<Link>> {
+    pub(super) fn get(&self, id: ConnectionId) -> Option<&Arc<Link<E>>> {
         self.0.iter().flatten().find(|link| link.id == id)
     }
 
     /// Adds one; gives it back if there are two.
-    pub(super) fn add(&mut self, link: Arc<Link>) -> Option<Arc<Link>> {
+    pub(super) fn add(&mut self, link: Arc<Link<E>>) -> Option<Arc<Link<E>>> {
         match self.0.iter_mut().find(|place| place.is_none()) {
             Some(place) => place.replace(link),
             None => Some(link),
@@ -105,10 +79,10 @@ impl Links {
     }
 
     /// Takes the one with this name out.
-    pub(super) fn take(&mut self, id: ConnectionId) -> Option<Arc<Link>> {
+    pub(super) fn take(&mut self, id: ConnectionId) -> Option<Arc<Link<E>>> {
         let mut places = self.0.iter_mut();
         let is_it =
-            |place: &&mut Option<Arc<Link>>| place.as_ref().is_some_and(|link| link.id == id);
+            |place: &&mut Option<Arc<Link<E>>>| place.as_ref().is_some_and(|link| link.id == id);
         places.find(is_it)?.take()
     }
 }

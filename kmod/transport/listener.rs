@@ -24,7 +24,7 @@ use kernel::{
 
 use super::{
     find_by_address,
-    link::Waker,
+    peer::Waker,
     Shared, //
 };
 use crate::ffi::memory::NoReclaim;

@@ -10,6 +10,7 @@
 
 mod receive;
 mod send;
+mod waker;
 
 use kernel::{
     impl_has_work,
@@ -30,11 +31,8 @@ use kernel::{
     }, //
 };
 
-use super::link::{
-    Link,
-    Links, //
-};
 use super::{
+    link,
     NodeConfig,
     Own,
     PeerInfo,
@@ -61,6 +59,11 @@ use crate::lockcore::peer::{
     PeerState, //
 };
 use send::Outbox;
+
+pub(super) use waker::Waker;
+
+type Link = link::Link<Waker>;
+type Links = link::Links<Waker>;
 
 /// Pause before memory is asked for again.
 const NO_MEMORY_MS: u32 = 10;

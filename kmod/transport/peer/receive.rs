@@ -10,6 +10,7 @@ use kernel::{
 };
 
 use super::{
+    Link,
     PeerNode,
     NO_MEMORY_MS, //
 };
@@ -32,7 +33,6 @@ use crate::lockcore::wire::rcom::{
     RcomKind,
     NOT_READY, //
 };
-use crate::transport::link::Link;
 use crate::transport::Delivered;
 
 /// Reads of one connection before others get a turn.

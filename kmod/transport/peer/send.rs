@@ -6,7 +6,11 @@ use kernel::{
     sync::Arc, //
 };
 
-use super::PeerNode;
+use super::{
+    Link,
+    PeerNode,
+    Waker, //
+};
 use crate::ffi::socket::{
     Socket,
     Watched, //
@@ -15,10 +19,6 @@ use crate::ffi::time::now_ms;
 use crate::lockcore::connection::{
     ConnectionId,
     Ending, //
-};
-use crate::transport::link::{
-    Link,
-    Waker, //
 };
 use crate::transport::PORT;
 

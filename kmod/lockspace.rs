@@ -42,8 +42,10 @@
 //!
 //! No operation and no packet takes a lock of the whole module but `NET`, for a look: a lockspace
 //! comes with the handle or the open file, or by its id from the copy that `index.rs` publishes.
-//! Nobody waits for memory under a shard's mutex: what cannot be had is refused before anything is
-//! changed, and who was refused waits outside (`ffi/memory.rs`).
+//! Nobody waits for reclaim under the mutexes that an operation meets: 8, 9, 12 and the spinlocks.
+//! What cannot be had is refused before anything is changed, and who was refused waits outside
+//! (`ffi/memory.rs`). A packet that was decided on comes from what the kernel keeps for who frees
+//! memory; when that is used up, and only then, its sender pauses until a page is free.
 //!
 //! An operation on a lock takes one shard's mutex and writes nothing else that the lockspace
 //! shares, but for the row of callbacks when it completes. While a recovery blocks a shard,

@@ -22,10 +22,7 @@ use crate::callback::{
     Callbacks,
     Owner, //
 };
-use crate::ffi::memory::{
-    NoReclaim,
-    Reserves, //
-};
+use crate::ffi::memory::NoReclaim;
 use crate::lockcore::lkb::LockId;
 use crate::lockcore::members::NodeId;
 use crate::lockcore::mode::Mode;
@@ -64,8 +61,6 @@ impl Effects for Fx<'_> {
             bytes[len..len + part.len()].copy_from_slice(part);
             len += part.len();
         }
-        // The message was decided on and cannot be taken back.
-        let _reserves = Reserves::enter();
         transport::send(to, &bytes[..len], true);
     }
 

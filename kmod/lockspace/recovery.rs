@@ -31,8 +31,7 @@ use super::{
 use crate::callback::Owner;
 use crate::ffi::memory::{
     patiently,
-    NoReclaim,
-    Reserves, //
+    NoReclaim, //
 };
 use crate::ffi::time::{
     cond_resched,
@@ -245,8 +244,6 @@ pub(super) struct Outside<'a>(pub(super) &'a Lockspace);
 
 impl RecoveryEffects for Outside<'_> {
     fn send_rcom(&mut self, to: NodeId, plain: bool, packet: &[u8]) {
-        // The recovery counts on it.
-        let _reserves = Reserves::enter();
         transport::send(to, packet, !plain);
     }
 

@@ -38,7 +38,10 @@ use super::{
     PeerInfo,
     Shared, //
 };
-use crate::ffi::memory::NoReclaim;
+use crate::ffi::memory::{
+    NoReclaim,
+    Reserves, //
+};
 use crate::ffi::socket::Address;
 use crate::ffi::time::{
     self,
@@ -123,9 +126,10 @@ impl WorkItem<1> for PeerNode {
     }
 }
 
-/// Appends to a buffer, however long memory takes: what is appended was accepted.
+/// Appends to a buffer, however long memory takes: what is appended was accepted. It is taken from
+/// the reserves, so that this does not wait while the kernel has a page left.
 fn append(buffer: &mut KVVec<u8>, bytes: &[u8]) {
-    while buffer.extend_from_slice(bytes, GFP_KERNEL).is_err() {
+    while buffer.extend_from_slice(bytes, GFP_NOWAIT).is_err() {
         time::sleep_ms(NO_MEMORY_MS);
     }
 }
@@ -201,11 +205,13 @@ impl ConnectionEffects for Fx<'_> {
 }
 
 impl State {
-    /// Calls `f` with the machine.
+    /// Calls `f` with the machine. What it keeps or sends was decided on before, and who wants the
+    /// mutex must not wait for memory.
     fn call<R>(
         &mut self,
         f: impl FnOnce(&mut Connections<Address>, &mut Fx<'_>) -> R,
     ) -> (R, Later) {
+        let _reserves = Reserves::enter();
         let mut fx = Fx {
             wires: &mut self.wires,
             later: Later::default(),

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The kernel's side of one machine: a lockspace of shards with its recovery machine, and the
-//! connections and the conversation with each other node. All of it is the source that the kernel module runs; only the
-//! shell around it is this file's.
+//! connections and the conversation with each other node. All of it is the source that the kernel
+//! module runs; only the shell around it is this file's.
 //!
 //! Whatever these machines want done ends up in one list, in order ([`Effect`]); the world carries
 //! it out after each call.

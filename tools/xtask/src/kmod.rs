@@ -26,6 +26,9 @@ use crate::uml::Flavour;
 /// Directories of `kmod/` that belong to userspace.
 const NOT_KERNEL: [&str; 3] = ["host", "client", "target"];
 
+/// The sources of the module that measures lock managers.
+pub(crate) const BENCH: &str = "qemu-test/bench";
+
 /// File in the copy that lists what was copied.
 const MANIFEST: &str = ".copied";
 
@@ -147,10 +150,10 @@ pub(crate) fn build(layout: &Layout, prepared: &Prepared, request: &Request) -> 
     Ok(())
 }
 
-/// Builds what scenarios on User Mode Linux load: the module, and the one with planted faults that
-/// proves the kernel would find such faults in ours.
+/// Builds what scenarios on User Mode Linux load: the module, the one with planted faults that
+/// proves the kernel would find such faults in ours, and the one that measures lock managers.
 pub(crate) fn build_for_uml(layout: &Layout, prepared: &Prepared) -> Result<()> {
-    for source in ["kmod", "qemu-test/planted"] {
+    for source in ["kmod", "qemu-test/planted", BENCH] {
         let source = layout.workspace().join(source);
         let kind = Kind::Uml(Flavour::Smp);
         build(

@@ -24,8 +24,9 @@ use crate::setup::Prepared;
 use crate::step::Turn;
 use crate::step::seconds;
 
-/// Our programs; each is a package of the workspace with a program of the same name.
-const PROGRAMS: [&str; 7] = [
+/// Our programs; each is a package of the workspace with a program of the same name. The last one
+/// is of the tests.
+const PROGRAMS: [&str; 8] = [
     "cmand",
     "fenced",
     "dlm_controld",
@@ -33,6 +34,7 @@ const PROGRAMS: [&str; 7] = [
     "cman_tool",
     "dlm_tool",
     "fence_tool",
+    "dlm-steer",
 ];
 
 /// Packs the image from what is in the directories beside it.
@@ -43,8 +45,9 @@ const PACK: &str = "cd /mnt; rm -f payload.part
 /// Builds everything that goes in, and packs it if something changed. Without `module` the module
 /// is what the last build made, or none: scenarios on the in-tree one do not need ours.
 pub(crate) fn build(layout: &Layout, prepared: &Prepared, module: bool) -> Result<()> {
-    if module {
-        let source = layout.workspace().join("kmod");
+    let ours = module.then_some("kmod");
+    for source in ours.into_iter().chain([kmod::BENCH]) {
+        let source = layout.workspace().join(source);
         let request = Request {
             kind: Kind::X86,
             source,
@@ -72,6 +75,8 @@ pub(crate) fn build(layout: &Layout, prepared: &Prepared, module: bool) -> Resul
     let mut is_changed = collect(&release, &to.join("bin"), &|name| PROGRAMS.contains(&name))?;
     let modules = layout.kmod().join("x86");
     is_changed |= collect(&modules, &to.join("kmod"), &|name| name.ends_with(".ko"))?;
+    let modules = layout.kmod().join("bench-x86");
+    is_changed |= collect(&modules, &to.join("bench"), &|name| name.ends_with(".ko"))?;
     is_changed |= clients(&kernels, &log)?;
     if is_changed || !to.join("payload.erofs").exists() {
         kernels.shell_with(&to, "mkfs.erofs", PACK, &[], &log)?;

@@ -22,8 +22,14 @@ const COLUMNS: usize = 100;
 /// Lines of a file of source, beyond which it has to be split.
 const LINES: usize = 1500;
 
-/// The places of the kernel module that may be unsafe.
-const UNSAFE_PLACES: [&str; 3] = ["kmod/ffi/", "kmod/capi.rs", "kmod/uapi/"];
+/// The places of kernel modules that may be unsafe: those of ours, and the file of the bench that
+/// calls C.
+const UNSAFE_PLACES: [&str; 4] = [
+    "kmod/ffi/",
+    "kmod/capi.rs",
+    "kmod/uapi/",
+    "qemu-test/bench/dlm.rs",
+];
 
 /// Every violation in the files of the repository.
 pub(crate) fn violations(layout: &Layout) -> Result<Vec<String>> {
@@ -182,11 +188,11 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
     text.split(|c: char| !(c.is_alphanumeric() || c == '_'))
 }
 
-/// The kernel module's sources, for the formatter: all but what cargo formats.
+/// The kernel modules' sources, for the formatter: all but what cargo formats.
 pub(crate) fn kernel_roots(layout: &Layout) -> Vec<std::path::PathBuf> {
-    let main = layout.workspace().join("kmod/dlm_main.rs");
-    [main]
+    ["kmod/dlm_main.rs", "qemu-test/bench/dlmbench.rs"]
         .into_iter()
+        .map(|path| layout.workspace().join(path))
         .filter(|path| Path::exists(path))
         .collect()
 }

@@ -191,15 +191,17 @@ fn lints(layout: &Layout, prepared: Option<&Prepared>, report: &mut Report) {
         ]);
         run::visible("clippy", &mut command)
     });
-    report.part("clippy of the module", |_| {
-        let source = layout.workspace().join("kmod");
-        let request = Request {
-            kind: Kind::X86,
-            source,
-            clippy: true,
-        };
-        kmod::build(layout, needed(prepared)?, &request)
-    });
+    for source in ["kmod", kmod::BENCH] {
+        report.part(&format!("clippy of {source}"), |_| {
+            let source = layout.workspace().join(source);
+            let request = Request {
+                kind: Kind::X86,
+                source,
+                clippy: true,
+            };
+            kmod::build(layout, needed(prepared)?, &request)
+        });
+    }
 }
 
 fn formatting(layout: &Layout) -> Result<()> {
@@ -211,9 +213,9 @@ fn formatting(layout: &Layout) -> Result<()> {
         let mut command = Command::new("rustfmt");
         command
             .args(["--check", "-l", "--edition", "2021"])
-            .arg(root);
-        run::visible("rustfmt of the module", &mut command)
-            .context("remedy: rustfmt --edition 2021 kmod/dlm_main.rs")?;
+            .arg(&root);
+        run::visible("rustfmt of a module", &mut command)
+            .with_context(|| format!("remedy: rustfmt --edition 2021 {}", root.display()))?;
     }
     Ok(())
 }

@@ -10,6 +10,7 @@
 //! | `payload/payload.erofs` | payload |
 //! | `kmod/uml/dlm.ko` | kmod with `--uml` |
 //! | `kmod/planted-uml/planted.ko` | kmod with `--uml --source qemu-test/planted` |
+//! | `kmod/bench-uml/dlmbench.ko` | kmod with `--uml --source qemu-test/bench` |
 
 use std::path::Path;
 use std::path::PathBuf;
@@ -66,6 +67,11 @@ impl Assets {
         self.find("kmod/uml/dlm.ko", "kmod --uml")
     }
 
+    /// The distribution's lock manager for User Mode Linux.
+    pub fn uml_intree_module(&self) -> Result<PathBuf> {
+        self.find("setup/uml/smp/modules/dlm.ko", "setup --uml")
+    }
+
     /// The in-tree GFS2 for User Mode Linux.
     pub fn uml_gfs2(&self) -> Result<PathBuf> {
         self.find("setup/uml/smp/modules/gfs2.ko", "setup --uml")
@@ -75,6 +81,12 @@ impl Assets {
     pub fn uml_planted_module(&self) -> Result<PathBuf> {
         let command = "kmod --uml --source qemu-test/planted";
         self.find("kmod/planted-uml/planted.ko", command)
+    }
+
+    /// The module that measures lock managers, for User Mode Linux.
+    pub fn uml_bench_module(&self) -> Result<PathBuf> {
+        let command = "kmod --uml --source qemu-test/bench";
+        self.find("kmod/bench-uml/dlmbench.ko", command)
     }
 
     /// Init as a static program.

@@ -31,6 +31,7 @@ use crate::power::PowerLog;
 use crate::run::Run;
 use crate::spec::ClusterSpec;
 use crate::spec::Kind;
+use crate::spec::UML_INTREE_MODULE;
 use crate::spec::UML_MODULE;
 use crate::switch::Mac;
 use crate::switch::Switch;
@@ -236,6 +237,10 @@ impl Files {
             && let Ok(module) = assets.uml_module()
         {
             archive.add_file(&format!("{place}{UML_MODULE}"), &module)?;
+        }
+        if spec.has_image {
+            let module = assets.uml_intree_module()?;
+            archive.add_file(&format!("{place}{UML_INTREE_MODULE}"), &module)?;
         }
         let initramfs = dir.join("initramfs.cpio");
         fs::write(&initramfs, archive.finish())

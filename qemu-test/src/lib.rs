@@ -14,6 +14,7 @@
 //! - any sign of trouble in a kernel's log fails the scenario at once ([`console`]).
 
 pub mod assets;
+pub mod bench;
 pub mod cli;
 pub mod cluster;
 pub mod console;

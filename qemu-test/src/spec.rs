@@ -27,6 +27,9 @@ impl fmt::Display for Kind {
 /// Where User Mode Linux nodes with the node image have our module (the payload's is for QEMU).
 pub const UML_MODULE: &str = "/opt/dlm.ko";
 
+/// Where they have the distribution's.
+pub const UML_INTREE_MODULE: &str = "/opt/intree/dlm.ko";
+
 /// A file to be put on User Mode Linux nodes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GuestFile {
@@ -80,8 +83,8 @@ impl ClusterSpec {
         }
     }
 
-    /// The same with the node image and the payload on whatever kind of node, and our module for
-    /// User Mode Linux at [`UML_MODULE`].
+    /// The same with the node image and the payload on whatever kind of node, and both lock
+    /// managers for User Mode Linux at [`UML_MODULE`] and [`UML_INTREE_MODULE`].
     pub fn with_image(self) -> Self {
         ClusterSpec {
             has_image: true,

@@ -20,6 +20,7 @@ use crate::node::Node;
 use crate::node::Running;
 use crate::node::program_of;
 use crate::spec::Kind;
+use crate::spec::UML_INTREE_MODULE;
 use crate::spec::UML_MODULE;
 
 /// Where our programs are on a node.
@@ -47,7 +48,8 @@ impl Module {
         match (self, kind) {
             (Module::Ours, Kind::Qemu) => "insmod /opt/conclave/kmod/dlm.ko".to_owned(),
             (Module::Ours, Kind::Uml) => format!("insmod {UML_MODULE}"),
-            (Module::InTree, Kind::Qemu | Kind::Uml) => "modprobe dlm".to_owned(),
+            (Module::InTree, Kind::Qemu) => "modprobe dlm".to_owned(),
+            (Module::InTree, Kind::Uml) => format!("insmod {UML_INTREE_MODULE}"),
         }
     }
 

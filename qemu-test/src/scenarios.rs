@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The registry of scenarios. One file per scenario or family; the order here is that of a run.
 
+mod bench_module;
 mod boot;
 mod control;
 mod daemon_death;
@@ -39,6 +40,8 @@ pub static ALL: &[Scenario] = &[
     module_load::SCENARIO,
     daemon_death::OURS,
     devices::SCENARIO,
+    bench_module::OURS,
+    bench_module::INTREE,
     load::SCENARIO,
     main_job::OURS,
     main_job::MIXED,

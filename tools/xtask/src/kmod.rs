@@ -42,12 +42,13 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// Name of the directories: `x86`, `uml`, `uml-kasan`.
+    /// Name of the directories: `x86`, `uml`, `uml-kasan`, `uml-fast`.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Kind::X86 => "x86",
             Kind::Uml(Flavour::Smp) => "uml",
             Kind::Uml(Flavour::Kasan) => "uml-kasan",
+            Kind::Uml(Flavour::Fast) => "uml-fast",
         }
     }
 

@@ -56,6 +56,9 @@ enum Command {
         /// Build the User Mode Linux kernel with KASAN too.
         #[arg(long)]
         kasan: bool,
+        /// Build the User Mode Linux kernel for figures too.
+        #[arg(long)]
+        fast: bool,
     },
     /// Build dlm.ko for Debian's kernel, or for User Mode Linux.
     Kmod {
@@ -65,6 +68,9 @@ enum Command {
         /// For User Mode Linux with KASAN.
         #[arg(long, conflicts_with = "uml")]
         kasan: bool,
+        /// For the User Mode Linux that figures are taken on.
+        #[arg(long, conflicts_with_all = ["uml", "kasan"])]
+        fast: bool,
         /// Run clippy in place of the compiler.
         #[arg(long)]
         clippy: bool,
@@ -130,12 +136,14 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
             refresh,
             uml,
             kasan,
+            fast,
         } => {
             let options = setup::Options {
                 refresh,
                 image: true,
                 uml,
                 kasan,
+                fast,
             };
             let ready = setup::run(&layout, options)?;
             eprintln!("setup: ready; kernel {}", ready.kernel.release);
@@ -144,19 +152,22 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
         Command::Kmod {
             uml,
             kasan,
+            fast,
             clippy,
             source,
         } => {
             let options = setup::Options {
                 uml,
                 kasan,
+                fast,
                 ..Default::default()
             };
             let prepared = setup::run(&layout, options)?;
-            let kind = match (uml, kasan) {
-                (true, _) => kmod::Kind::Uml(uml::Flavour::Smp),
-                (_, true) => kmod::Kind::Uml(uml::Flavour::Kasan),
-                (false, false) => kmod::Kind::X86,
+            let kind = match (uml, kasan, fast) {
+                (true, ..) => kmod::Kind::Uml(uml::Flavour::Smp),
+                (_, true, _) => kmod::Kind::Uml(uml::Flavour::Kasan),
+                (.., true) => kmod::Kind::Uml(uml::Flavour::Fast),
+                (false, false, false) => kmod::Kind::X86,
             };
             let source = source.unwrap_or_else(|| layout.workspace().join("kmod"));
             kmod::build(

@@ -100,6 +100,8 @@ pub(crate) struct Options {
     pub(crate) uml: bool,
     /// Build the one with KASAN as well.
     pub(crate) kasan: bool,
+    /// Build the one for figures as well.
+    pub(crate) fast: bool,
 }
 
 /// What a step does.
@@ -378,7 +380,11 @@ fn steps(layout: &Layout, kernel: &Kernel, options: Options) -> Result<Vec<(Step
             Work::Initramfs,
         );
     }
-    let flavours = [(options.uml, Flavour::Smp), (options.kasan, Flavour::Kasan)];
+    let flavours = [
+        (options.uml, Flavour::Smp),
+        (options.kasan, Flavour::Kasan),
+        (options.fast, Flavour::Fast),
+    ];
     for (_, flavour) in flavours.into_iter().filter(|(is_wanted, _)| *is_wanted) {
         let what = of(&format!("User Mode Linux, {}", flavour.name()));
         let key = format!("{tree}\n{}", flavour.key());

@@ -4,6 +4,7 @@
 //! Built from the same source as the modules, when a command first needs one. Rule: each line of a
 //! configuration fragment holds in the kernel, or the build fails. Not here: booting them.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
@@ -24,6 +25,10 @@ const PATCHES: [&str; 3] = [
     include_str!("../kernel/03-um-vector-static.patch"),
 ];
 
+/// A change that only [`Flavour::Fast`] notices. All flavours share one source, so it is applied
+/// for all of them; it is part of no other's key.
+const FAST_PATCH: &str = include_str!("../kernel/04-um-hz.patch");
+
 /// A way to configure the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Flavour {
@@ -31,6 +36,8 @@ pub(crate) enum Flavour {
     Smp,
     /// One processor, KASAN and time travel; built by clang, as Rust with KASAN asks for.
     Kasan,
+    /// Two processors and no checks, for figures; built by gcc.
+    Fast,
 }
 
 impl Flavour {
@@ -39,6 +46,7 @@ impl Flavour {
         match self {
             Flavour::Smp => "smp",
             Flavour::Kasan => "kasan",
+            Flavour::Fast => "fast",
         }
     }
 
@@ -46,6 +54,7 @@ impl Flavour {
         let own = match self {
             Flavour::Smp => include_str!("../kernel/uml-smp.config"),
             Flavour::Kasan => include_str!("../kernel/uml-kasan.config"),
+            Flavour::Fast => include_str!("../kernel/uml-fast.config"),
         };
         format!("{}{own}", include_str!("../kernel/uml-common.config"))
     }
@@ -53,7 +62,7 @@ impl Flavour {
     /// Packages it is built with, beside those of the toolchain root.
     pub(crate) fn packages(self) -> &'static [&'static str] {
         match self {
-            Flavour::Smp => &[],
+            Flavour::Smp | Flavour::Fast => &[],
             Flavour::Kasan => &["clang-19", "lld-19", "llvm-19"],
         }
     }
@@ -61,19 +70,19 @@ impl Flavour {
     /// Arguments of make for the kernel and for modules.
     pub(crate) fn make_args(self) -> &'static str {
         match self {
-            Flavour::Smp => "ARCH=um CC=gcc-14",
+            Flavour::Smp | Flavour::Fast => "ARCH=um CC=gcc-14",
             Flavour::Kasan => "ARCH=um LLVM=-19",
         }
     }
 
     /// Everything the kernel depends on beside its source.
     pub(crate) fn key(self) -> String {
-        format!(
-            "{}\n{}\n{}",
-            self.make_args(),
-            self.fragment(),
-            PATCHES.concat()
-        )
+        let own = match self {
+            Flavour::Smp | Flavour::Kasan => "",
+            Flavour::Fast => FAST_PATCH,
+        };
+        let (args, fragment, patches) = (self.make_args(), self.fragment(), PATCHES.concat());
+        format!("{args}\n{fragment}\n{patches}{own}")
     }
 }
 
@@ -109,7 +118,8 @@ fn patch(kernels: &Kernels<'_>, kernel: &Kernel, log: &Log) -> Result<()> {
     let source = inside::source(&kernel.release);
     let pristine = format!("{source}.pristine");
     let file = kernels.in_root(inside::KERNELS).join("um.patch");
-    fs::write(&file, PATCHES.concat()).with_context(|| format!("writing {}", file.display()))?;
+    fs::write(&file, PATCHES.concat() + FAST_PATCH)
+        .with_context(|| format!("writing {}", file.display()))?;
     let script = "cd $1; pristine=$2; patch=$3
         for file in $(sed -n 's,^+++ b/,,p' $patch); do
             mkdir -p $pristine/${file%/*}
@@ -139,20 +149,40 @@ fn install(kernels: &Kernels<'_>, tree: &Path, flavour: Flavour) -> Result<()> {
     copy(&tree.join("linux"), &to.join("linux"))
 }
 
-/// Every option asked for is in the configuration.
+/// Every option asked for is in the configuration, and none that was taken back.
 fn check_fragment(fragment: &str, config: &str) -> Result<()> {
-    let missing: Vec<&str> = fragment
+    let (mut wanted, mut unwanted) = (BTreeSet::new(), BTreeSet::new());
+    for line in fragment.lines() {
+        if line.starts_with("CONFIG_") {
+            wanted.insert(line);
+        } else if let Some(option) = taken_back(line) {
+            wanted.retain(|line| name_of(line) != option);
+            unwanted.insert(option);
+        }
+    }
+    let missing = wanted
+        .into_iter()
+        .filter(|line| !config.lines().any(|have| have == *line));
+    let present = config
         .lines()
-        .filter(|line| line.starts_with("CONFIG_"))
-        .filter(|line| !config.lines().any(|have| have == *line))
-        .collect();
-    if !missing.is_empty() {
+        .filter(|line| line.starts_with("CONFIG_") && unwanted.contains(name_of(line)));
+    let wrong: Vec<&str> = missing.chain(present).collect();
+    if !wrong.is_empty() {
         bail!(
-            "the kernel does not take these options: {}",
-            missing.join(" ")
+            "the kernel does not take these options as the fragment has them: {}",
+            wrong.join(" ")
         );
     }
     Ok(())
+}
+
+/// The option that a line switches off, in the kernel's own way of saying so.
+fn taken_back(line: &str) -> Option<&str> {
+    line.strip_prefix("# ")?.strip_suffix(" is not set")
+}
+
+fn name_of(line: &str) -> &str {
+    line.split('=').next().unwrap_or(line)
 }
 
 #[cfg(test)]
@@ -169,6 +199,35 @@ mod tests {
             error.contains("CONFIG_SMP=y") && !error.contains("CONFIG_DLM"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn option_that_is_taken_back_must_be_off() {
+        let fragment = "CONFIG_KUNIT=y\n# CONFIG_KUNIT is not set\nCONFIG_DLM=m\n";
+        for off in ["", "# CONFIG_KUNIT is not set\n"] {
+            assert!(check_fragment(fragment, &format!("CONFIG_DLM=m\n{off}")).is_ok());
+        }
+        for on in ["y", "m"] {
+            let error = check_fragment(fragment, &format!("CONFIG_DLM=m\nCONFIG_KUNIT={on}\n"));
+            let error = error.unwrap_err().to_string();
+            assert!(
+                error.contains("CONFIG_KUNIT") && !error.contains("CONFIG_DLM"),
+                "{error}"
+            );
+        }
+        let other = "CONFIG_KUNIT=y\n# CONFIG_KUN is not set\n";
+        assert!(check_fragment(other, "CONFIG_DLM=m\n").is_err());
+    }
+
+    #[test]
+    fn patch_for_figures_concerns_no_other_kernel() {
+        for (flavour, has_it) in [
+            (Flavour::Smp, false),
+            (Flavour::Kasan, false),
+            (Flavour::Fast, true),
+        ] {
+            assert_eq!(flavour.key().contains(FAST_PATCH), has_it, "{flavour:?}");
+        }
     }
 
     #[test]

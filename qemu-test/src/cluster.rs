@@ -122,6 +122,7 @@ impl Cluster {
                     power_log: power_log.clone(),
                     control: Control::new(&format!("n{id}")),
                     machine: Mutex::new(None),
+                    right_clock: Mutex::new(None),
                     is_closed: Arc::clone(&is_closed),
                     peers: OnceLock::new(),
                 });

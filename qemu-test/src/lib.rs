@@ -16,6 +16,7 @@
 pub mod assets;
 pub mod bench;
 pub mod cli;
+pub mod clock;
 pub mod cluster;
 pub mod console;
 pub mod control;

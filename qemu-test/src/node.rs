@@ -6,6 +6,8 @@
 
 pub mod program;
 
+use std::fs::File;
+use std::io::Write;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -28,6 +30,7 @@ use guest_init::protocol::Stream;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+use crate::clock;
 use crate::console::Watchdog;
 use crate::control::Boot;
 use crate::control::Control;
@@ -47,6 +50,9 @@ pub use program::Running;
 /// From power-on to the greeting of init. A boot takes seconds; the limit is for a host that does
 /// ten other things.
 pub const BOOT_LIMIT: Duration = Duration::from_secs(180);
+
+/// Boots of a machine before a wrong clock is an error. One wrong boot is rare.
+const BOOTS_MAX: u32 = 4;
 
 /// How long a command may take if the caller does not say.
 pub const COMMAND_LIMIT: Duration = Duration::from_secs(60);
@@ -71,6 +77,8 @@ pub(crate) struct Inner {
     pub(crate) power_log: PowerLog,
     pub(crate) control: Control,
     pub(crate) machine: Mutex<Option<Machine>>,
+    /// The last boot whose clock was found right.
+    pub(crate) right_clock: Mutex<Option<String>>,
     /// Set when the cluster is being ended: a fence agent must not start a machine any more.
     pub(crate) is_closed: Arc<AtomicBool>,
     /// All nodes of the cluster, for the power switch; weak, as they hold each other.
@@ -180,14 +188,65 @@ impl Node {
         }
     }
 
-    /// Waits until init has greeted, and fails if it complains.
+    /// Waits until init has greeted and the clock is known to be right, and fails if init
+    /// complains. A machine whose clock is wrong is booted again, and that is logged.
     pub async fn wait_until_up(&self) -> Result<Boot> {
+        let mut rate = None;
+        for _ in 0..BOOTS_MAX {
+            let boot = self.wait_for_greeting().await?;
+            rate = match self.wrong_rate(&boot).await {
+                Ok(rate) => rate,
+                // Somebody else has reset it.
+                Err(_) if self.boot().as_ref() != Some(&boot) => continue,
+                Err(error) => return Err(error.context("measuring the clock's rate")),
+            };
+            let Some(rate) = rate else {
+                return Ok(boot);
+            };
+            self.tell_clock(rate)?;
+            self.reset().await?;
+        }
+        bail!(
+            "{}: its clock went {:.2} times as fast as the host's in the last of {BOOTS_MAX} \
+             boots; is the host overloaded?",
+            self.name(),
+            rate.unwrap_or_default()
+        )
+    }
+
+    async fn wait_for_greeting(&self) -> Result<Boot> {
         let boot = self.inner.control.wait_for_boot(None, BOOT_LIMIT).await?;
         if boot.hello.complaints.is_empty() {
             return Ok(boot);
         }
         let complaints = boot.hello.complaints.join("; ");
         bail!("{} booted with complaints: {complaints}", self.name())
+    }
+
+    /// The rate of this boot's clock if nobody should go by it. It is measured once for each boot.
+    async fn wrong_rate(&self, boot: &Boot) -> Result<Option<f64>> {
+        let mut measured = self.inner.right_clock.lock().await;
+        if measured.as_ref() == Some(&boot.id) {
+            return Ok(None);
+        }
+        let rate = clock::rate(|| self.read_text("/proc/uptime")).await?;
+        if clock::GOOD_RATES.contains(&rate) {
+            *measured = Some(boot.id.clone());
+            return Ok(None);
+        }
+        Ok(Some(rate))
+    }
+
+    fn tell_clock(&self, rate: f64) -> Result<()> {
+        let name = self.name();
+        let text =
+            format!("{name}: its clock went {rate:.2} times as fast as the host's; it boots again");
+        // Standard error may be closed; the log says it as well.
+        let _ = writeln!(std::io::stderr(), "{text}");
+        let path = self.inner.spec.dir.join(format!("{name}.clock.log"));
+        let log = File::options().create(true).append(true).open(&path);
+        let what = || format!("writing {}", path.display());
+        writeln!(log.with_context(what)?, "{text}").with_context(what)
     }
 
     async fn start(&self) -> Result<Machine> {

@@ -20,6 +20,7 @@ use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 
 use crate::assets::Assets;
+use crate::cables::Cables;
 use crate::console::Watchdog;
 use crate::control::Control;
 use crate::initramfs::Archive;
@@ -33,6 +34,7 @@ use crate::spec::ClusterSpec;
 use crate::spec::Kind;
 use crate::spec::UML_INTREE_MODULE;
 use crate::spec::UML_MODULE;
+use crate::spec::Wiring;
 use crate::switch::Mac;
 use crate::switch::Switch;
 
@@ -108,6 +110,13 @@ impl Cluster {
         let files = Files::make(&host.assets, &dir, spec)?;
         let network = NEXT_NETWORK.fetch_add(1, Ordering::Relaxed) % 250 + 1;
         let switch = Switch::new(spec.seed);
+        let cables = match spec.wiring {
+            Wiring::Switch => None,
+            Wiring::Cables if spec.kind == Kind::Uml => {
+                Some(Arc::new(Cables::new(spec.nodes).context("making cables")?))
+            }
+            Wiring::Cables => bail!("only User Mode Linux nodes can be connected by cables"),
+        };
         let power_log = PowerLog::default();
         let is_closed = Arc::new(AtomicBool::new(false));
         let nodes: Vec<Node> = (1..=spec.nodes)
@@ -118,6 +127,7 @@ impl Cluster {
                     spec: machine_spec(spec, &files, &dir, network, id),
                     run: Arc::clone(&host.run),
                     switch: switch.clone(),
+                    cables: cables.clone(),
                     watchdog: watchdog.clone(),
                     power_log: power_log.clone(),
                     control: Control::new(&format!("n{id}")),
@@ -324,6 +334,7 @@ fn machine_spec(
     MachineSpec {
         kind: spec.kind,
         name,
+        counts_instructions: spec.counts_instructions,
         mac: mac(network, id),
         memory_mib: spec.memory_mib,
         cpus: spec.cpus,

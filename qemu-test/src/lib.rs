@@ -15,6 +15,7 @@
 
 pub mod assets;
 pub mod bench;
+mod cables;
 pub mod cli;
 pub mod clock;
 pub mod cluster;

@@ -4,6 +4,7 @@
 //! A machine lives from power-on to power-off and is then thrown away; the next power-on makes a
 //! new one. All channels are socket pairs handed to the process, so none has a name on the host.
 
+mod cpu_time;
 mod qemu;
 mod uml;
 
@@ -41,11 +42,12 @@ const CONFIRM_LIMIT: Duration = Duration::from_secs(30);
 
 /// Numbers under which a machine's process finds its channels.
 mod fd {
-    pub(super) const NETWORK: i32 = 10;
     pub(super) const CONTROL: i32 = 11;
     pub(super) const CONSOLE: i32 = 12;
     pub(super) const POWER: i32 = 13;
     pub(super) const MONITOR: i32 = 14;
+    /// The first of as many as there are interfaces.
+    pub(super) const NETWORKS: i32 = 20;
 }
 
 /// What a node's machines are made from.
@@ -53,6 +55,9 @@ mod fd {
 pub(crate) struct MachineSpec {
     pub(crate) kind: Kind,
     pub(crate) name: String,
+    /// See [`ClusterSpec::counts_instructions`](crate::spec::ClusterSpec::counts_instructions).
+    pub(crate) counts_instructions: bool,
+    /// Of its first network interface; the third octet counts them.
     pub(crate) mac: Mac,
     pub(crate) memory_mib: u32,
     pub(crate) cpus: u32,
@@ -90,11 +95,11 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// Starts a machine whose network is `network`. `on_end` is called once when its process has
-    /// ended, whoever ended it, with its status.
+    /// Starts a machine with a network interface for each of `networks`. `on_end` is called once
+    /// when its process has ended, whoever ended it, with its status.
     pub(crate) async fn start(
         spec: &MachineSpec,
-        network: OwnedFd,
+        networks: Vec<OwnedFd>,
         on_end: impl FnOnce(ExitStatus) + Send + 'static,
     ) -> Result<(Self, Channels)> {
         let (control, control_end) = pair()?;
@@ -102,17 +107,23 @@ impl Machine {
         let (power, power_end) = pair()?;
         let (monitor, monitor_end) = pair()?;
         let mut fds = vec![
-            map(network, fd::NETWORK),
             map(control_end, fd::CONTROL),
             map(console_end, fd::CONSOLE),
             map(power_end, fd::POWER),
         ];
+        let links = networks.len();
+        fds.extend(
+            networks
+                .into_iter()
+                .zip(fd::NETWORKS..)
+                .map(|(end, number)| map(end, number)),
+        );
         let arguments = match spec.kind {
             Kind::Qemu => {
                 fds.push(map(monitor_end, fd::MONITOR));
                 qemu::arguments(spec)?
             }
-            Kind::Uml => uml::arguments(spec)?,
+            Kind::Uml => uml::arguments(spec, links)?,
         };
         let process = Process::start(spec, &arguments, fds, on_end)?;
         let monitor = match spec.kind {
@@ -134,6 +145,11 @@ impl Machine {
     /// The process id.
     pub(crate) fn pid(&self) -> u32 {
         self.process.pid
+    }
+
+    /// Processor time of the process and all others of its group so far.
+    pub(crate) fn cpu_time(&self) -> Result<Duration> {
+        cpu_time::of_group(self.process.pid)
     }
 
     /// Whether the process still exists.

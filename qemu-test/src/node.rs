@@ -6,6 +6,7 @@
 
 pub mod program;
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
 use std::net::Ipv4Addr;
@@ -30,6 +31,7 @@ use guest_init::protocol::Stream;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+use crate::cables::Cables;
 use crate::clock;
 use crate::console::Watchdog;
 use crate::control::Boot;
@@ -73,6 +75,8 @@ pub(crate) struct Inner {
     pub(crate) spec: MachineSpec,
     pub(crate) run: Arc<Run>,
     pub(crate) switch: Switch,
+    /// In place of the switch, if the cluster is wired so.
+    pub(crate) cables: Option<Arc<Cables>>,
     pub(crate) watchdog: Watchdog,
     pub(crate) power_log: PowerLog,
     pub(crate) control: Control,
@@ -201,6 +205,7 @@ impl Node {
                 Err(error) => return Err(error.context("measuring the clock's rate")),
             };
             let Some(rate) = rate else {
+                self.lay_routes().await?;
                 return Ok(boot);
             };
             self.tell_clock(rate)?;
@@ -226,7 +231,7 @@ impl Node {
     /// The rate of this boot's clock if nobody should go by it. It is measured once for each boot.
     async fn wrong_rate(&self, boot: &Boot) -> Result<Option<f64>> {
         let mut measured = self.inner.right_clock.lock().await;
-        if measured.as_ref() == Some(&boot.id) {
+        if self.inner.spec.counts_instructions || measured.as_ref() == Some(&boot.id) {
             return Ok(None);
         }
         let rate = clock::rate(|| self.read_text("/proc/uptime")).await?;
@@ -254,11 +259,17 @@ impl Node {
         if inner.is_closed.load(Ordering::Acquire) {
             bail!("{}: its cluster is being ended", self.name());
         }
-        let network = inner.switch.attach(inner.id, inner.spec.mac);
-        let network = network.context("plugging a node into the switch")?;
+        let networks = match &inner.cables {
+            Some(cables) => cables.ends(inner.id),
+            None => inner
+                .switch
+                .attach(inner.id, inner.spec.mac)
+                .map(|end| vec![end]),
+        };
+        let networks = networks.context("plugging a node into the network")?;
         let control = inner.control.clone();
         let on_end = move |status| control.forget_boot(&format!("its machine ended: {status}"));
-        let (machine, channels) = Machine::start(&inner.spec, network, on_end).await?;
+        let (machine, channels) = Machine::start(&inner.spec, networks, on_end).await?;
         inner.run.note_process(machine.pid(), self.name())?;
         let window = match inner.spec.kind {
             Kind::Qemu => None,
@@ -275,6 +286,36 @@ impl Node {
         let name = self.name().to_owned();
         tokio::spawn(power::serve(plugs, channels.power, name, log));
         Ok(machine)
+    }
+
+    /// Shows the way to the peers at the end of every cable but the first, whose interface has the
+    /// cluster's network.
+    async fn lay_routes(&self) -> Result<()> {
+        let Some(cables) = &self.inner.cables else {
+            return Ok(());
+        };
+        let peers = self.inner.peers.get().into_iter().flatten();
+        let addresses: BTreeMap<u32, Ipv4Addr> = peers
+            .filter_map(Weak::upgrade)
+            .map(|peer| (peer.id, peer.address))
+            .collect();
+        for (number, peer) in cables.peers(self.id()).into_iter().enumerate().skip(1) {
+            let to = addresses.get(&peer).context("a cable to nowhere")?;
+            let (own, link) = (self.address(), format!("vec{number}"));
+            let script =
+                format!("ip link set {link} up && ip route replace {to}/32 dev {link} src {own}");
+            self.sh(&script).await?.ok()?;
+        }
+        Ok(())
+    }
+
+    /// Processor time that its machine has had on the host so far, in all its processes.
+    pub async fn cpu_time(&self) -> Result<Duration> {
+        let machine = self.inner.machine.lock().await;
+        let machine = machine
+            .as_ref()
+            .with_context(|| format!("{} is off", self.name()))?;
+        machine.cpu_time()
     }
 
     /// Cuts its links to all others.

@@ -24,6 +24,24 @@ impl fmt::Display for Kind {
     }
 }
 
+/// Which kernel User Mode Linux nodes boot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UmlKernel {
+    /// With lockdep and other checks.
+    Checked,
+    /// Without: for figures.
+    Fast,
+}
+
+/// How the nodes of a cluster are connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wiring {
+    /// A switch, whose links can be cut, delayed and made lossy.
+    Switch,
+    /// A cable between every two nodes, which costs the host least; User Mode Linux only.
+    Cables,
+}
+
 /// Where User Mode Linux nodes with the node image have our module (the payload's is for QEMU).
 pub const UML_MODULE: &str = "/opt/dlm.ko";
 
@@ -59,6 +77,12 @@ pub struct ClusterSpec {
     pub has_image: bool,
     /// Files added to the nodes. User Mode Linux only; QEMU nodes have the payload.
     pub files: Vec<GuestFile>,
+    /// The kernel, if they are User Mode Linux.
+    pub uml_kernel: UmlKernel,
+    /// How they are connected.
+    pub wiring: Wiring,
+    /// Whether the clock counts instructions: a nanosecond is one. QEMU with one processor only.
+    pub counts_instructions: bool,
     /// Decides which frames lossy links lose.
     pub seed: u64,
 }
@@ -79,6 +103,9 @@ impl ClusterSpec {
             has_image: kind == Kind::Qemu,
             append: String::new(),
             files: Vec::new(),
+            uml_kernel: UmlKernel::Checked,
+            wiring: Wiring::Switch,
+            counts_instructions: false,
             seed: 1,
         }
     }

@@ -15,19 +15,37 @@ use super::utf8;
 /// as long as its kernel allows a timer: it would distrust the interrupt controller and panic
 /// (`no_timer_check`), or miscalibrate its time stamp counter (the clock words).
 const KERNEL_WORDS: &str = "console=ttyS0 quiet loglevel=5 no_timer_check \
-    tsc=unstable clocksource=hpet random.trust_cpu=on printk.devkmsg=on node.link=eth0";
+    random.trust_cpu=on printk.devkmsg=on node.link=eth0";
+
+/// The clock of a machine that runs with the host.
+const HOST_CLOCK: &str = "tsc=unstable clocksource=hpet";
+
+/// The clock of a machine that counts instructions: the time stamp counter then counts them too,
+/// and to read it costs one.
+const OWN_CLOCK: &str = "tsc=reliable clocksource=tsc";
 
 /// Program and arguments.
 pub(super) fn arguments(spec: &MachineSpec) -> Result<Vec<String>> {
     let mut line = Line::default();
     line.add(&["qemu-system-x86_64", "-name", &spec.name]);
     line.add(&["-nodefaults", "-no-user-config", "-display", "none"]);
-    line.add(&["-accel", "tcg,thread=multi", "-cpu", "max"]);
+    let clock = if spec.counts_instructions {
+        // Round robin is the only way of TCG to count.
+        line.add(&["-accel", "tcg,thread=single", "-icount", "shift=0"]);
+        OWN_CLOCK
+    } else {
+        line.add(&["-accel", "tcg,thread=multi"]);
+        HOST_CLOCK
+    };
+    line.add(&["-cpu", "max"]);
     line.add(&["-m", &spec.memory_mib.to_string()]);
     line.add(&["-smp", &spec.cpus.to_string()]);
     line.add(&["-kernel", utf8(&spec.kernel)?]);
     line.add(&["-initrd", utf8(&spec.initramfs)?]);
-    line.add(&["-append", &format!("{KERNEL_WORDS} {}", spec.append)]);
+    line.add(&[
+        "-append",
+        &format!("{KERNEL_WORDS} {clock} {}", spec.append),
+    ]);
     line.add_channel("monitor", fd::MONITOR);
     line.add(&["-mon", "chardev=monitor,mode=control"]);
     line.add_channel("console", fd::CONSOLE);
@@ -41,7 +59,7 @@ pub(super) fn arguments(spec: &MachineSpec) -> Result<Vec<String>> {
         let device = format!("virtserialport,chardev={channel},name={port}");
         line.add(&["-device", &device]);
     }
-    let network = format!("dgram,id=network,local.type=fd,local.str={}", fd::NETWORK);
+    let network = format!("dgram,id=network,local.type=fd,local.str={}", fd::NETWORKS);
     line.add(&["-netdev", &network]);
     let card = format!(
         "virtio-net-pci,netdev=network,mac={},romfile=",

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The command line of a User Mode Linux machine.
 
+use anyhow::Context;
 use anyhow::Result;
 use anyhow::bail;
 
@@ -24,7 +25,7 @@ const KERNEL_WORDS: [&str; 9] = [
 ];
 
 /// Program and arguments.
-pub(super) fn arguments(spec: &MachineSpec) -> Result<Vec<String>> {
+pub(super) fn arguments(spec: &MachineSpec, links: usize) -> Result<Vec<String>> {
     let mut words = vec![utf8(&spec.kernel)?.to_owned()];
     words.push(format!("initrd={}", utf8(&spec.initramfs)?));
     words.push(format!("mem={}M", spec.memory_mib));
@@ -36,8 +37,12 @@ pub(super) fn arguments(spec: &MachineSpec) -> Result<Vec<String>> {
     words.push(format!("con0=fd:{0},fd:{0}", fd::CONSOLE));
     words.push(format!("ssl0=fd:{0},fd:{0}", fd::CONTROL));
     words.push(format!("ssl1=fd:{0},fd:{0}", fd::POWER));
-    let mac = mac_text(&spec.mac);
-    words.push(format!("vec0:transport=fd,fd={},mac={mac}", fd::NETWORK));
+    for (number, fd) in (0..links).zip(fd::NETWORKS..) {
+        let mut mac = spec.mac;
+        mac[2] = u8::try_from(number).context("too many network interfaces")?;
+        let mac = mac_text(&mac);
+        words.push(format!("vec{number}:transport=fd,fd={fd},mac={mac}"));
+    }
     for (number, disk) in spec.disks.iter().enumerate() {
         words.push(disk_word(number, disk)?);
     }

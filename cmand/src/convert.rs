@@ -11,13 +11,14 @@ use cmand_client::RefusalKind;
 use cmand_core as core;
 
 use crate::identity::Identity;
+use crate::memory::Memory;
 
 pub(crate) fn core_config(
     config: &Config,
     node: &config::Node,
     key: Vec<u8>,
     identity: &Identity,
-    view_floor: u64,
+    memory: &Memory,
 ) -> core::Config {
     let nodes = config.nodes.iter().map(|node| {
         let config = core::NodeConfig {
@@ -36,7 +37,8 @@ pub(crate) fn core_config(
         nodes: nodes.collect(),
         expected_votes: config.cluster.expected_votes,
         detection_ms: u64::from(config.cluster.detection_ms),
-        view_floor,
+        view_floor: memory.view_floor(),
+        remembered: memory.config(),
         seed: identity.seed,
     }
 }

@@ -19,6 +19,7 @@ use cmand_core::GroupView;
 use cmand_core::Instant;
 use cmand_core::Level;
 use cmand_core::NodeId;
+use cmand_core::RememberedConfig;
 use cmand_core::RequestError;
 use cmand_core::Sink;
 use cmand_core::Status;
@@ -82,6 +83,9 @@ pub(crate) enum Command {
         caller: Option<Caller>,
         force: bool,
     },
+    AcceptConfig {
+        caller: Caller,
+    },
     Status {
         caller: Caller,
         nodes: bool,
@@ -124,6 +128,12 @@ pub(crate) enum Notice {
     Left,
     Remember {
         view_floor: u64,
+        config: RememberedConfig,
+    },
+    /// The configuration is accepted, although these nodes have another one.
+    Accepted {
+        caller: Caller,
+        beside: Vec<String>,
     },
 }
 
@@ -309,6 +319,11 @@ impl Thread {
                 }
                 (caller, result)
             }
+            Command::AcceptConfig { caller } => {
+                let beside = core.accept_config(now, &mut fx);
+                self.outputs.notice(Notice::Accepted { caller, beside });
+                (None, Ok(()))
+            }
             Command::Status { caller, nodes } => {
                 let status = Box::new(core.status(now));
                 return self.outputs.notice(Notice::Status {
@@ -397,7 +412,9 @@ impl Sink for Outputs {
             }
             Effect::Refused { reason } => self.notice(Notice::Refused { reason }),
             Effect::Left => self.notice(Notice::Left),
-            Effect::Remember { view_floor } => self.notice(Notice::Remember { view_floor }),
+            Effect::Remember { view_floor, config } => {
+                self.notice(Notice::Remember { view_floor, config });
+            }
             Effect::Log { level, text } => match level {
                 Level::Warn => tracing::warn!("{text}"),
                 Level::Info => tracing::info!("{text}"),

@@ -42,7 +42,7 @@ pub fn run(args: &Args, log: &Log) -> Result<(), Error> {
     }
     let memory = memory::Memory::open(&args.state);
     let identity = identity::Identity::new()?;
-    let core = convert::core_config(&config, &node, key, &identity, memory.view_floor());
+    let core = convert::core_config(&config, &node, key, &identity, &memory);
     let socket = engine::bind(&node, config.cluster.port)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

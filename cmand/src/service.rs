@@ -251,6 +251,7 @@ impl Service<'_> {
                     payload,
                 })
             }
+            Request::AcceptConfig => Some(Command::AcceptConfig { caller }),
             Request::Leave { force } => {
                 self.leave_asked = Some(caller);
                 let caller = Some(caller);
@@ -370,7 +371,8 @@ impl Service<'_> {
                 tracing::info!("left the cluster");
                 return Ok(Flow::End);
             }
-            Notice::Remember { view_floor } => self.setup.memory.keep(view_floor),
+            Notice::Remember { view_floor, config } => self.setup.memory.keep(view_floor, config),
+            Notice::Accepted { caller, beside } => self.reply(caller, Ok(Reply::Accepted(beside))),
         }
         Ok(Flow::On)
     }
@@ -458,6 +460,7 @@ impl Service<'_> {
                 .unwrap_or_else(|| status.reason.clone()),
             groups: self.owners.keys().cloned().collect(),
             clients: self.subscribers.values().cloned().collect(),
+            foreign: status.foreign.clone(),
             longest_pause_ms: status.longest_pause_ms,
             counters: counters.map(|(name, n)| ((*name).to_owned(), *n)).collect(),
         }

@@ -32,6 +32,8 @@ pub enum Mistake {
     FencingIgnored,
     /// One vote is a quorum.
     MinorityActs,
+    /// cmand does not keep which configuration was in force.
+    FileForgotten,
     /// A fence agent says that it has done what it has not.
     AgentLies,
 }
@@ -45,6 +47,7 @@ impl Mistake {
         let around = [
             ("fencing-ignored", Self::FencingIgnored),
             ("minority-acts", Self::MinorityActs),
+            ("file-forgotten", Self::FileForgotten),
             ("agent-lies", Self::AgentLies),
         ];
         locking.chain(around).collect()

@@ -38,6 +38,8 @@ pub struct Plan {
     pub agent_ms: u64,
     /// Fence agents that fail, percent.
     pub agent_fails_percent: u64,
+    /// Boots with a configuration file in which there is only the node itself, percent.
+    pub own_file_percent: u64,
     /// Allocations fail for a while now and then.
     pub short_memory: bool,
     /// Nodes leave the lockspace cleanly and come back.
@@ -82,6 +84,7 @@ impl Plan {
             doubled_percent: random.pick(&[0, 5]).unwrap_or(0),
             agent_ms: random.pick(&[10, 300, 15_000]).unwrap_or(10),
             agent_fails_percent: random.pick(&[0, 30]).unwrap_or(0),
+            own_file_percent: random.pick(&[0, 0, 30]).unwrap_or(0),
             short_memory: random.percent(25),
             leaves: random.percent(40),
             weights: if calm {

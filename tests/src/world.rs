@@ -98,6 +98,8 @@ enum Event {
     Mount { node: u32, life: u32 },
     /// A machine gets power.
     Boot { node: u32 },
+    /// The configuration file of a machine becomes the right one.
+    Correct { node: u32, life: u32 },
     /// The parts of the network come together.
     Mend,
     /// Something goes wrong.
@@ -343,6 +345,7 @@ impl World {
             | Event::Client { node, .. }
             | Event::Mount { node, .. } => *node,
             Event::Operator { .. }
+            | Event::Correct { .. }
             | Event::Boot { .. }
             | Event::Mend
             | Event::Disturb
@@ -426,6 +429,12 @@ impl World {
             Event::Control { node, process } => self.control(node, process),
             Event::Client { node, life } => self.client(node, life),
             Event::Mount { node, life } => self.mount(node, life),
+            Event::Correct { node, life } => {
+                if self.is_life(node, life) {
+                    self.correct_file(node);
+                }
+                Ok(())
+            }
             Event::Boot { node } => {
                 self.boot(node);
                 Ok(())

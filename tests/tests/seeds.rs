@@ -24,6 +24,7 @@
 //! | never-retried | two nodes never meet again |
 //! | fencing-ignored | a lockspace goes on while somebody who was lost has power and locks |
 //! | minority-acts | two clusters at once |
+//! | file-forgotten | a node alone in its file founds a cluster beside the other |
 //! | agent-lies | the same as fencing-ignored, for all daemons believe it |
 
 use sim::{Mistake, run};

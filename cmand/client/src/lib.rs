@@ -152,6 +152,9 @@ pub enum Request {
         #[serde(with = "payload")]
         payload: Vec<u8>,
     },
+    /// This node's configuration file is the cluster's: found views with it, and go on beside the
+    /// nodes with another one that are heard now.
+    AcceptConfig,
     /// Leave the cluster cleanly and end the daemon. Refused as busy while
     /// groups have local members, unless forced.
     Leave {
@@ -173,6 +176,7 @@ impl Request {
             | Self::GroupJoin { .. }
             | Self::GroupLeave { .. }
             | Self::GroupSend { .. }
+            | Self::AcceptConfig
             | Self::Leave { .. } => false,
         }
     }
@@ -190,6 +194,8 @@ pub enum Reply {
     Nodes(Vec<Node>),
     /// To [`Request::Dump`].
     Dump(String),
+    /// To [`Request::AcceptConfig`]: a sentence about each node with another file.
+    Accepted(Vec<String>),
 }
 
 /// What cmand tells a subscriber.
@@ -274,6 +280,8 @@ pub struct Status {
     pub groups: Vec<String>,
     /// Names of connected subscribers.
     pub clients: Vec<String>,
+    /// A sentence about each node of this cluster that goes by another configuration.
+    pub foreign: Vec<String>,
     /// The longest this node was late with a heartbeat, because it was not scheduled.
     pub longest_pause_ms: u64,
     /// Counters by name: packets in, out, and dropped by reason.

@@ -11,6 +11,7 @@ use sha2::Sha256;
 use crate::BootId;
 use crate::Incarnation;
 use crate::NodeId;
+use crate::wire::FileSummary;
 
 /// Heartbeats per detection time: a node is suspected when this many in a row
 /// are lost or late.
@@ -37,8 +38,21 @@ pub struct Config {
     pub detection_ms: u64,
     /// Largest view number an earlier life told by [`crate::Effect::Remember`].
     pub view_floor: u64,
+    /// What an earlier life told of its file by the same effect.
+    pub remembered: RememberedConfig,
     /// Seed of the core's own random numbers; different in every life.
     pub seed: u64,
+}
+
+/// The file that was in force in the last quorate view of this node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RememberedConfig {
+    /// It never was in one.
+    Nothing,
+    /// Digest of what nodes must agree on.
+    Digest(u64),
+    /// What was kept makes no sense: as if the file were another one.
+    Unreadable,
 }
 
 /// A configured node.
@@ -104,6 +118,19 @@ impl Config {
 
     pub(crate) fn votes(&self, node: NodeId) -> u32 {
         self.nodes.get(&node).map_or(0, |node| node.votes)
+    }
+
+    /// What all nodes must agree on, to be compared with another node's.
+    pub(crate) fn summary(&self) -> FileSummary {
+        FileSummary {
+            expected_votes: self.expected_votes,
+            detection_ms: self.detection_ms,
+            nodes: self
+                .nodes
+                .iter()
+                .map(|(id, node)| (*id, node.votes))
+                .collect(),
+        }
     }
 
     /// What all nodes must agree on for two majorities to meet.

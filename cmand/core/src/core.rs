@@ -4,7 +4,8 @@
 //! Every input ends in [`Core::settle`], which carries out what follows from the
 //! changed state: deliveries, proposals, quorum. Parts: `hear` (packets and
 //! heartbeats), `plan` (which view there should be), `propose` and `accept` (the
-//! two sides of a ballot), `install` (views), `local` (clients), `status`.
+//! two sides of a ballot), `install` (views), `strangers` (nodes with another file), `local`
+//! (clients), `status`.
 
 mod accept;
 mod hear;
@@ -13,6 +14,7 @@ mod local;
 mod plan;
 mod propose;
 mod status;
+mod strangers;
 #[cfg(test)]
 mod tests;
 
@@ -27,6 +29,7 @@ use crate::Instant;
 use crate::Level;
 use crate::Member;
 use crate::NodeId;
+use crate::RememberedConfig;
 use crate::Sink;
 use crate::ViewId;
 use crate::groups::Groups;
@@ -50,6 +53,7 @@ pub use status::Status;
 
 use local::LocalGroup;
 use propose::Proposer;
+use strangers::Strangers;
 
 /// Where a node stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,6 +132,10 @@ pub struct Core {
     proposer: Proposer,
     /// Largest number of a view this node accepted, in this or an earlier life.
     floor: u64,
+    /// The file of the last quorate view.
+    remembered: RememberedConfig,
+    strangers: Strangers,
+    born: Instant,
     /// Largest round seen.
     round: u64,
     /// Heartbeats sent, each to all.
@@ -184,6 +192,9 @@ impl Core {
         Self {
             digest: config.digest(),
             floor: config.view_floor,
+            remembered: config.remembered,
+            strangers: Strangers::default(),
+            born: now,
             random: config.seed,
             keys,
             key,
@@ -293,6 +304,8 @@ impl Core {
                 self.handle_fetch(from, view, first, last, fx);
             }
             Message::Fill { view, entry } => self.handle_fill(now, from, view, entry, fx),
+            // Compared when it came: see `strangers`.
+            Message::File { .. } => {}
             Message::Refuse { incarnation, text } => {
                 self.handle_refuse(from, incarnation, &text, fx);
             }

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use crate::Incarnation;
 use crate::Member;
 use crate::NodeId;
+use crate::RememberedConfig;
 
 /// Takes effects, in the order they must be carried out.
 pub trait Sink {
@@ -78,10 +79,12 @@ pub enum Effect {
     },
     /// This node has left cleanly and the others know. Nothing follows.
     Left,
-    /// Keep this number for the next life ([`crate::Config::view_floor`]).
+    /// Keep this for the next life ([`crate::Config::view_floor`], [`crate::Config::remembered`]).
     Remember {
-        /// Larger each time.
+        /// Never smaller than before.
         view_floor: u64,
+        /// The file of the last quorate view.
+        config: RememberedConfig,
     },
     /// A line for the log.
     Log {

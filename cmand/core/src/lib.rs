@@ -58,6 +58,7 @@ pub mod wire;
 
 pub use config::Config;
 pub use config::NodeConfig;
+pub use config::RememberedConfig;
 pub use core::Core;
 pub use core::PeerStatus;
 pub use core::Standing;

@@ -73,13 +73,15 @@ pub enum Drop {
     Rival,
     /// Authentic, but not understood.
     Malformed,
+    /// From an address or for a node that is not configured, and too many of these.
+    Unlisted,
     /// From a node whose configuration differs.
     OtherConfig,
 }
 
 impl Drop {
     /// All reasons, for tables of counters.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Length,
         Self::Version,
         Self::ForeignCluster,
@@ -91,6 +93,7 @@ impl Drop {
         Self::Retired,
         Self::Rival,
         Self::Malformed,
+        Self::Unlisted,
         Self::OtherConfig,
     ];
 
@@ -109,6 +112,7 @@ impl Drop {
             Self::Retired => "dropped_retired_life",
             Self::Rival => "dropped_second_life",
             Self::Malformed => "dropped_malformed",
+            Self::Unlisted => "dropped_unlisted",
             Self::OtherConfig => "dropped_other_config",
         }
     }

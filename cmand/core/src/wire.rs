@@ -18,7 +18,7 @@
 //!
 //!  1 Heartbeat  boot 16, config u64, time u64, echo (incarnation u64, time u64),
 //!               view option view id, flags u8 (1 quorate, 2 receiver is a member,
-//!               4 blocked, 8 joining), round u64, heard list u32,
+//!               4 blocked, 8 joining, 16 stopped, 32 founds), round u64, heard list u32,
 //!               received u64, stable u64
 //!  2 Propose    ballot, base option view id, members list member
 //!  3 Promise    ballot, base option view id, received u64, floor u64,
@@ -36,6 +36,7 @@
 //! 14 FetchView  view id
 //! 15 Install    value
 //! 16 Refuse     incarnation u64, text bytes
+//! 17 File       expected_votes u32, detection_ms u64, list (node u32, votes u32)
 //!
 //! chunk = more bool, bytes
 //! entry = sequence u64, sender u32, number u64, chunk
@@ -172,8 +173,12 @@ pub struct Heartbeat {
     pub echo: (Incarnation, u64),
     /// The sender's view.
     pub view: Option<ViewId>,
-    /// Whether the sender may act for the cluster.
+    /// Whether the sender has the votes to act for the cluster, by its own file.
     pub quorate: bool,
+    /// Whether it does not, because it met a node with another file that could, too.
+    pub stopped: bool,
+    /// Whether it may be of those that found the first view of a cluster.
+    pub founds: bool,
     /// Whether the receiver's life is a member of the sender's view.
     pub member: bool,
     /// Whether the sender promised a successor of its view that it has not seen.
@@ -188,6 +193,17 @@ pub struct Heartbeat {
     pub received: u64,
     /// Messages of its view the sender knows everybody has.
     pub stable: u64,
+}
+
+/// What all nodes of a cluster must have the same in their files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileSummary {
+    /// Votes of the whole cluster.
+    pub expected_votes: u32,
+    /// A node silent for this long is suspected.
+    pub detection_ms: u64,
+    /// Nodes by ascending id, and their votes.
+    pub nodes: Vec<(NodeId, u32)>,
 }
 
 /// What cores say to each other.
@@ -300,6 +316,11 @@ pub enum Message {
     Install {
         /// The view.
         value: Value,
+    },
+    /// This is in my file, which is not yours.
+    File {
+        /// What nodes must agree on.
+        summary: FileSummary,
     },
     /// The cluster does not take you.
     Refuse {

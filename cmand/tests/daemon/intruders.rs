@@ -11,6 +11,8 @@ use std::sync::Mutex;
 
 use cluster_rt::exit;
 use cmand_client::Membership;
+use cmand_client::Reply;
+use cmand_client::Request;
 
 use super::cluster::Daemon;
 use super::cluster::LIMIT;
@@ -50,6 +52,41 @@ fn a_node_with_a_wrong_key_or_of_another_cluster_stays_out() {
         assert_eq!((n1.status().view, n2.status().members), (view, 2));
         assert!(n1.log().contains(&format!("counter={counter}")));
     }
+}
+
+#[test]
+fn a_node_with_a_file_of_its_own_founds_nothing_until_an_operator_says_so() {
+    let place = Place::new();
+    let [n1, n2] = two(&place);
+    let config = place.config("alpha", "key", &[(3, 3)]);
+    let n3 = place.start("n3", "n3", &config);
+    let differs = "n3 has another configuration: node 1 is not in its file";
+    wait_for("n1 to know how the files differ", || {
+        n1.status()
+            .foreign
+            .iter()
+            .any(|said| said == differs)
+            .then_some(())
+    });
+    wait_for("n3 to know, too", || {
+        let said = n3.status().reason;
+        let differs = format!("node 1 at {} is of this cluster", place.address(1));
+        said.contains(&differs).then_some(())
+    });
+    assert_eq!(n3.status().membership, Membership::Joining);
+    assert!(n1.status().quorate && n2.status().quorate);
+    let accepted = cmand_client::call(&n3.socket, &Request::AcceptConfig).unwrap();
+    assert!(
+        matches!(&accepted, Reply::Accepted(beside) if beside.len() == 2),
+        "{accepted:?}"
+    );
+    // It acts now, and the others cannot know which side is to go on.
+    let stopped = |daemon: &super::cluster::Daemon| {
+        let status = daemon.status();
+        (!status.quorate && status.reason.contains("config accept")).then_some(())
+    };
+    wait_for("n1 to stop", || stopped(&n1));
+    wait_for("n2 to stop", || stopped(&n2));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use cmand_core::RememberedConfig;
 use dlm_core::lockcore::lockspace::State;
 use dlm_core::lockcore::members::NodeId;
 use dlm_core::lockcore::shard::{Cursor, Received};
@@ -38,7 +39,9 @@ pub(super) struct Machine {
     pub(super) life: u32,
     pub(super) side: u32,
     /// What cmand keeps on disk.
-    pub(super) memory: u64,
+    /// Whether its configuration file lists only itself, in this life of the machine.
+    pub(super) own_file: bool,
+    pub(super) memory: (u64, RememberedConfig),
     /// Nothing runs until then, as on a virtual machine that gets no time.
     pub(super) paused_until: u64,
     pub(super) kernel: Kernel,
@@ -64,7 +67,8 @@ impl Machine {
             up: false,
             life: 0,
             side: 0,
-            memory: 0,
+            own_file: false,
+            memory: (0, RememberedConfig::Nothing),
             paused_until: 0,
             kernel: Kernel::default(),
             cmand: None,
@@ -87,6 +91,7 @@ impl Machine {
             up,
             life,
             side: self.side,
+            own_file: false,
             memory: self.memory,
             ..Self::off()
         }
@@ -155,6 +160,7 @@ impl World {
         }
         let life = machine.life + 1;
         *machine = machine.anew(true, life);
+        self.choose_file(node);
         trace!(self, "node {node} boots, life {life}");
         for who in [Who::Cmand, Who::Fenced, Who::Controld] {
             self.begin_later(node, who, 300);
@@ -163,6 +169,29 @@ impl World {
         self.after(delay, Event::Mount { node, life });
         let delay = self.random.within(1, 500);
         self.after(delay, Event::Client { node, life });
+    }
+
+    /// Somebody may have changed its file since it was last in a view; an operator corrects that.
+    fn choose_file(&mut self, node: u32) {
+        let knows_one = matches!(self.machine(node).memory.1, RememberedConfig::Digest(_));
+        let percent = self.plan.own_file_percent;
+        if self.healed || !knows_one || !self.random.percent(percent) {
+            return;
+        }
+        let machine = self.machine(node);
+        machine.own_file = true;
+        let life = machine.life;
+        trace!(self, "node {node} has a file of its own");
+        let pause = self.random.within(2_000, 10_000);
+        self.after(pause, Event::Correct { node, life });
+    }
+
+    /// The file of a machine is corrected, and it is started again.
+    pub(super) fn correct_file(&mut self, node: u32) {
+        trace!(self, "node {node}: the file is corrected");
+        self.power_off(node);
+        self.boot(node);
+        self.machine(node).own_file = false;
     }
 
     /// No power: nothing it had counts any more.

@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use cmand_core::{BootId, Config, Core, Effect, Incarnation, Instant, NodeConfig, NodeId};
+use cmand_core::{
+    BootId, Config, Core, Effect, Incarnation, Instant, NodeConfig, NodeId, RememberedConfig,
+};
 
 use super::process::{Ask, Line, News, Process, Who};
 use super::{Event, World, trace};
@@ -63,7 +65,22 @@ fn boot(node: u32, life: u32) -> BootId {
 
 impl World {
     fn cmand_config(&mut self, node: u32) -> Config {
-        let nodes = (1..=self.plan.nodes).map(|id| {
+        let machine = self.machine(node);
+        let (life, own_file) = (machine.life, machine.own_file);
+        let (view_floor, mut remembered) = machine.memory;
+        if self.mistake == Some(Mistake::FileForgotten) {
+            remembered = RememberedConfig::Nothing;
+        }
+        let listed = if own_file {
+            node..=node
+        } else {
+            1..=self.plan.nodes
+        };
+        let expected_votes = match self.mistake {
+            Some(Mistake::MinorityActs) => 1,
+            _ => listed.clone().count() as u32,
+        };
+        let nodes = listed.map(|id| {
             let config = NodeConfig {
                 name: format!("n{id}"),
                 address: address(id),
@@ -71,12 +88,6 @@ impl World {
             };
             (NodeId(id), config)
         });
-        let machine = self.machines.get(&node);
-        let (life, view_floor) = machine.map_or((0, 0), |m| (m.life, m.memory));
-        let expected_votes = match self.mistake {
-            Some(Mistake::MinorityActs) => 1,
-            _ => self.plan.nodes,
-        };
         Config {
             cluster: "sim".to_owned(),
             key: vec![7; 32],
@@ -87,6 +98,7 @@ impl World {
             expected_votes,
             detection_ms: DETECTION_MS,
             view_floor,
+            remembered,
             seed: self.random.next_u64(),
         }
     }
@@ -243,7 +255,9 @@ impl World {
                 return broken(format!("node {node} is refused: {reason}"));
             }
             Effect::Left => return broken(format!("node {node} left unasked")),
-            Effect::Remember { view_floor } => self.machine(node).memory = view_floor,
+            Effect::Remember { view_floor, config } => {
+                self.machine(node).memory = (view_floor, config);
+            }
             Effect::Log { text, .. } => trace!(self, "node {node} cmand: {text}"),
         }
         Ok(())

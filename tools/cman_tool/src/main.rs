@@ -61,8 +61,17 @@ enum Command {
         #[arg(long)]
         force: bool,
     },
+    /// Decide about the configuration file
+    #[command(subcommand)]
+    Config(ConfigCommand),
     /// Print the daemon's debug log
     Dump,
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Found views with the file cmand has read, and act beside nodes with another one
+    Accept,
 }
 
 fn main() -> ExitCode {
@@ -117,11 +126,21 @@ fn run(options: &Options) -> anyhow::Result<u8> {
         }
         Command::Leave { force } => match ask(options, &Request::Leave { force: *force })? {
             Reply::Done => {}
-            Reply::Status(_) | Reply::Nodes(_) | Reply::Dump(_) => return wrong_answer(),
+            Reply::Status(_) | Reply::Nodes(_) | Reply::Dump(_) | Reply::Accepted(_) => {
+                return wrong_answer();
+            }
+        },
+        Command::Config(ConfigCommand::Accept) => match ask(options, &Request::AcceptConfig)? {
+            Reply::Accepted(beside) => render::accepted(&mut out, &beside)?,
+            Reply::Done | Reply::Status(_) | Reply::Nodes(_) | Reply::Dump(_) => {
+                return wrong_answer();
+            }
         },
         Command::Dump => match ask(options, &Request::Dump)? {
             Reply::Dump(text) => out.write_all(text.as_bytes())?,
-            Reply::Done | Reply::Status(_) | Reply::Nodes(_) => return wrong_answer(),
+            Reply::Done | Reply::Status(_) | Reply::Nodes(_) | Reply::Accepted(_) => {
+                return wrong_answer();
+            }
         },
     }
     Ok(exit::OK)
@@ -134,14 +153,14 @@ fn ask(options: &Options, request: &Request) -> anyhow::Result<Reply> {
 fn status(options: &Options) -> anyhow::Result<Status> {
     match ask(options, &Request::Status)? {
         Reply::Status(status) => Ok(*status),
-        Reply::Done | Reply::Nodes(_) | Reply::Dump(_) => wrong_answer(),
+        Reply::Done | Reply::Nodes(_) | Reply::Dump(_) | Reply::Accepted(_) => wrong_answer(),
     }
 }
 
 fn nodes(options: &Options) -> anyhow::Result<Vec<Node>> {
     match ask(options, &Request::Nodes)? {
         Reply::Nodes(nodes) => Ok(nodes),
-        Reply::Done | Reply::Status(_) | Reply::Dump(_) => wrong_answer(),
+        Reply::Done | Reply::Status(_) | Reply::Dump(_) | Reply::Accepted(_) => wrong_answer(),
     }
 }
 

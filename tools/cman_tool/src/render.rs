@@ -41,11 +41,26 @@ pub(crate) fn status(out: &mut impl Write, status: &Status) -> std::io::Result<(
     if !status.reason.is_empty() {
         writeln!(out, "Blocked because: {}", status.reason)?;
     }
+    for foreign in &status.foreign {
+        writeln!(out, "Not taken in: {foreign}")?;
+    }
     writeln!(out, "Active subsystems: {}", status.clients.len())?;
     writeln!(out, "Groups: {}", status.groups.join(" "))?;
     writeln!(out, "Node name: {}", status.name)?;
     writeln!(out, "Node ID: {}", status.node)?;
     writeln!(out, "Node addresses: {}", status.address)
+}
+
+/// What an accepted configuration means.
+pub(crate) fn accepted(out: &mut impl Write, beside: &[String]) -> std::io::Result<()> {
+    writeln!(
+        out,
+        "this node may found views with its present configuration"
+    )?;
+    for foreign in beside {
+        writeln!(out, "and acts beside this one: {foreign}")?;
+    }
+    Ok(())
 }
 
 /// The listing of `cman_tool nodes`: a header, then one line per node.
@@ -109,6 +124,7 @@ mod tests {
             reason: String::new(),
             groups: vec!["dlm:controld".into(), "fence:default".into()],
             clients: vec!["fenced".into(), "dlm_controld".into()],
+            foreign: Vec::new(),
             longest_pause_ms: 3,
             counters: [("sent".to_owned(), 7)].into(),
         }
@@ -119,6 +135,7 @@ mod tests {
             total_votes: 1,
             quorate: false,
             reason: "2 of 3 votes needed, 1 heard: n2 silent for 1.2 s, n3 silent for 1.3 s".into(),
+            foreign: vec!["n3 has another configuration: node 2 is not in its file".into()],
             ..member()
         }
     }

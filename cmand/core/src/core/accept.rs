@@ -8,7 +8,6 @@ use crate::Member;
 use crate::NodeId;
 use crate::Sink;
 use crate::ViewId;
-use crate::effect::Effect;
 use crate::wire::Ballot;
 use crate::wire::Entry;
 use crate::wire::Heartbeat;
@@ -38,6 +37,9 @@ impl Core {
             return;
         }
         if !self.take_round(ballot.round) {
+            return;
+        }
+        if base.is_none() && self.view.is_none() && self.may_found(now).is_err() {
             return;
         }
         if let Some(base) = base
@@ -122,7 +124,7 @@ impl Core {
     pub(super) fn raise_floor(&mut self, number: u64, fx: &mut dyn Sink) {
         if number > self.floor {
             self.floor = number;
-            fx.push(Effect::Remember { view_floor: number });
+            self.remember(fx);
         }
     }
 

@@ -40,13 +40,14 @@ impl Core {
         fx: &mut dyn Sink,
     ) -> Result<Option<(NodeId, Message)>, Drop> {
         let header = self.keys.claim(datagram)?;
-        let Some(peer) = self.peers.get(&header.from) else {
-            return Err(Drop::UnknownNode);
+        let peer = self.peers.get(&header.from);
+        let Some(peer) = peer.filter(|_| header.to == self.config.node) else {
+            return Err(self.open_strange(now, from, &header, datagram, fx));
         };
-        if header.to != self.config.node {
-            return Err(Drop::NotForUs);
-        }
         let address = peer.address;
+        if from != address && !self.strangers.may_open(now) {
+            return Err(Drop::Unlisted);
+        }
         let known = peer.known(header.incarnation).map(|life| life.key.clone());
         let key = known.unwrap_or_else(|| self.keys.key(header.from, header.incarnation));
         let body = self.keys.open(&key, &header, datagram)?;
@@ -59,6 +60,9 @@ impl Core {
             return Ok(None);
         };
         let message = Message::decode(&message).map_err(|_| Drop::Malformed)?;
+        if let Message::File { summary } = &message {
+            self.compare_files(from, &header, summary, fx);
+        }
         if self.is_rival(&header) {
             return self.handle_rival(now, &header, message, fx);
         }
@@ -141,7 +145,7 @@ impl Core {
     }
 
     /// Whether a heartbeat was made after a recent heartbeat of this life of ours.
-    fn proves_life(&self, now: Instant, beat: &Heartbeat) -> bool {
+    pub(super) fn proves_life(&self, now: Instant, beat: &Heartbeat) -> bool {
         let (incarnation, time) = beat.echo;
         incarnation == self.config.incarnation
             && now.since(Instant(time)) < self.config.detection_ms
@@ -216,32 +220,22 @@ impl Core {
         let Some(peer) = self.peers.get_mut(&from) else {
             return;
         };
-        if peer.other_config != (beat.config != digest) {
-            peer.other_config = beat.config != digest;
-            let text = format!(
-                "configuration {} ours: node={from}; ids, votes, expected_votes and \
-                 detection_ms must be equal on all nodes",
-                if peer.other_config {
-                    "differs from"
-                } else {
-                    "agrees again with"
-                }
-            );
-            log(fx, Level::Warn, text);
-        }
-        let other_config = peer.other_config;
+        let address = peer.address;
         let Some(life) = &mut peer.life else {
             return;
         };
+        let incarnation = life.incarnation;
         if beat.time >= life.time {
             life.time = beat.time;
             life.came_at = now;
         }
-        if other_config {
-            return self.count(Drop::OtherConfig.name());
-        }
         if !proven {
             return self.count("heartbeats_unproven");
+        }
+        peer.other_config = beat.config != digest;
+        if peer.other_config {
+            self.meet(now, (address, from, incarnation), &beat, fx);
+            return self.count(Drop::OtherConfig.name());
         }
         let silent_ms = life.hear(now, detection_ms);
         if (late_ms..detection_ms).contains(&silent_ms) {
@@ -260,6 +254,10 @@ impl Core {
                 .is_some_and(|since| Instant(beat.echo.1) >= since);
         }
         life.beat = Some(beat.clone());
+        self.agree(from, address);
+        if beat.view.is_some() && beat.view == self.view_id() {
+            self.note_stopped(from, beat.stopped);
+        }
         self.take_round(beat.round);
         let mut out = Vec::new();
         if let Some(installed) = &mut self.view
@@ -283,6 +281,7 @@ impl Core {
     }
 
     pub(super) fn send_heartbeats(&mut self, now: Instant, fx: &mut dyn Sink) {
+        self.tell_founding(now, fx);
         let detection_ms = self.config.detection_ms;
         let heard: Vec<NodeId> = self
             .peers
@@ -297,7 +296,9 @@ impl Core {
             time: now.0,
             echo: (Incarnation(0), 0),
             view: self.view_id(),
-            quorate: self.is_quorate(now),
+            quorate: self.acts(now),
+            stopped: self.has_conflict(),
+            founds: self.may_found(now).is_ok(),
             member: false,
             blocked: self.acceptor.blocked,
             joining: self.standing == Standing::Joining,
@@ -307,6 +308,11 @@ impl Core {
             stable: order.map_or(0, super::Order::stable),
         };
         let nodes: Vec<NodeId> = self.peers.keys().copied().collect();
+        for (node, address, incarnation, time) in self.answered(now) {
+            let mut beat = beat.clone();
+            beat.echo = (incarnation, time);
+            self.post_to(node, address, &Message::Heartbeat(beat), fx);
+        }
         self.beats = self.beats.wrapping_add(1);
         let is_rivals = self.beats.is_multiple_of(RIVAL_BEATS);
         let recent_ms = self.config.interval_ms() * 2;

@@ -71,9 +71,13 @@ impl Core {
             .collect();
         let view = view_of(&value);
         let changes = carried.groups.change_view(&gone, &view.joined);
+        let quorate = value.quorate;
         self.enter(value, carried);
         log(fx, Level::Info, describe(&view));
         fx.push(Effect::View(view));
+        if quorate {
+            self.remember_config(fx);
+        }
         self.tell_quorum(now, fx);
         self.tell_peers(now, fx);
         for change in changes.iter().filter(|_| survives) {

@@ -79,7 +79,7 @@ impl Core {
                 if beat.view.is_some() {
                     return None;
                 }
-                if beat.joining {
+                if beat.joining && beat.founds {
                     reach.hears.insert(*node, hears);
                     reach.joiners.insert(*node, member);
                 }
@@ -104,9 +104,10 @@ impl Core {
         }
         reach.hears.insert(me.node, mine);
         match &self.view {
-            None => {
+            None if self.may_found(now).is_ok() => {
                 reach.joiners.insert(me.node, me);
             }
+            None => {}
             Some(installed) if !installed.leaving.contains(&me.node) => {
                 reach.stayers.insert(me.node, me);
             }

@@ -32,6 +32,8 @@ pub struct Status {
     pub longest_pause_ms: u64,
     /// Counters by name.
     pub counters: BTreeMap<&'static str, u64>,
+    /// A sentence about each node of this cluster that goes by another file.
+    pub foreign: Vec<String>,
     /// All configured nodes.
     pub nodes: BTreeMap<NodeId, PeerStatus>,
 }
@@ -74,6 +76,7 @@ impl Core {
             reason: self.quorum_reason(now),
             longest_pause_ms: self.longest_pause_ms,
             counters,
+            foreign: self.foreign_nodes(),
             nodes: self
                 .config
                 .nodes
@@ -125,6 +128,11 @@ impl Core {
     /// Whether this node may act for the cluster now.
     #[must_use]
     pub fn is_quorate(&self, now: Instant) -> bool {
+        self.acts(now) && self.conflict().is_none()
+    }
+
+    /// Whether this node has the votes to act, by its own file.
+    pub(super) fn acts(&self, now: Instant) -> bool {
         let acts = match self.standing {
             Standing::Member | Standing::Leaving | Standing::Going { .. } => true,
             Standing::Joining | Standing::Left | Standing::Expelled | Standing::Refused => false,
@@ -144,6 +152,14 @@ impl Core {
         }
         if self.is_quorate(now) {
             return String::new();
+        }
+        if let Some(conflict) = self.conflict().filter(|_| self.acts(now)) {
+            return conflict;
+        }
+        if self.view.is_none()
+            && let Err(reason) = self.may_found(now)
+        {
+            return format!("joining: {reason}");
         }
         let (needed, heard) = (self.config.quorum(), self.votes_heard(now));
         let mut missing = Vec::new();

@@ -11,3 +11,4 @@ mod check;
 mod cluster;
 mod scenarios;
 mod seeds;
+mod strangers;

@@ -5,6 +5,7 @@ use super::Ballot;
 use super::CHUNK_LIMIT;
 use super::Chunk;
 use super::Entry;
+use super::FileSummary;
 use super::GROUPS_LIMIT;
 use super::Heartbeat;
 use super::Malformed;
@@ -96,7 +97,18 @@ fn read(from: &mut Reader<'_>) -> Result<Message, Malformed> {
             incarnation: Incarnation(from.u64()?),
             text: from.text(TEXT_LIMIT)?,
         },
+        17 => Message::File {
+            summary: summary(from)?,
+        },
         _ => return Err(Malformed),
+    })
+}
+
+fn summary(from: &mut Reader<'_>) -> Result<FileSummary, Malformed> {
+    Ok(FileSummary {
+        expected_votes: from.u32()?,
+        detection_ms: from.u64()?,
+        nodes: from.list(NODE_LIMIT, |from| Ok((node(from)?, from.u32()?)))?,
     })
 }
 
@@ -106,7 +118,7 @@ fn heartbeat(from: &mut Reader<'_>) -> Result<Heartbeat, Malformed> {
     let echo = (Incarnation(from.u64()?), from.u64()?);
     let view = from.option(view)?;
     let flags = from.u8()?;
-    if flags >= 16 {
+    if flags >= 64 {
         return Err(Malformed);
     }
     Ok(Heartbeat {
@@ -119,6 +131,8 @@ fn heartbeat(from: &mut Reader<'_>) -> Result<Heartbeat, Malformed> {
         member: flags & 2 != 0,
         blocked: flags & 4 != 0,
         joining: flags & 8 != 0,
+        stopped: flags & 16 != 0,
+        founds: flags & 32 != 0,
         round: from.number()?,
         heard: from.list(NODE_LIMIT, node)?,
         received: from.number()?,

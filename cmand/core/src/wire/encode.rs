@@ -108,6 +108,14 @@ impl Message {
                 out.u64(incarnation.0);
                 out.bytes(text.as_bytes());
             }
+            Self::File { summary } => {
+                out.u32(summary.expected_votes);
+                out.u64(summary.detection_ms);
+                out.list(&summary.nodes, |out, (node, votes)| {
+                    out.u32(node.0);
+                    out.u32(*votes);
+                });
+            }
         }
         out.0
     }
@@ -130,6 +138,7 @@ impl Message {
             Self::FetchView { .. } => 14,
             Self::Install { .. } => 15,
             Self::Refuse { .. } => 16,
+            Self::File { .. } => 17,
         }
     }
 }
@@ -141,7 +150,14 @@ fn heartbeat(out: &mut Writer, beat: &Heartbeat) {
     out.u64(beat.echo.0.0);
     out.u64(beat.echo.1);
     out.option(beat.view.as_ref(), view);
-    let flags = [beat.quorate, beat.member, beat.blocked, beat.joining];
+    let flags = [
+        beat.quorate,
+        beat.member,
+        beat.blocked,
+        beat.joining,
+        beat.stopped,
+        beat.founds,
+    ];
     let flags = flags.iter().enumerate();
     out.u8(flags.fold(0, |bits, (bit, set)| bits | u8::from(*set) << bit));
     out.u64(beat.round);

@@ -62,6 +62,8 @@ fn messages() -> Vec<Message> {
             echo: (Incarnation(7), 900),
             view: Some(view),
             quorate: true,
+            stopped: false,
+            founds: true,
             member: false,
             blocked: true,
             joining: false,
@@ -120,6 +122,13 @@ fn messages() -> Vec<Message> {
             incarnation: Incarnation(7),
             text: "no".to_owned(),
         },
+        Message::File {
+            summary: FileSummary {
+                expected_votes: 3,
+                detection_ms: 1000,
+                nodes: vec![(NodeId(1), 2), (NodeId(4), 1)],
+            },
+        },
     ]
 }
 
@@ -159,7 +168,7 @@ proptest! {
 
     #[test]
     fn a_changed_message_is_a_message_or_malformed(
-        which in 0_usize..16, at in 0_usize..400, to in any::<u8>(),
+        which in 0_usize..17, at in 0_usize..400, to in any::<u8>(),
     ) {
         let mut bytes = messages()[which].encode();
         let at = at % bytes.len();

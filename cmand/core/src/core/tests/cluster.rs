@@ -14,6 +14,7 @@ use crate::Incarnation;
 use crate::Instant;
 use crate::NodeConfig;
 use crate::NodeId;
+use crate::RememberedConfig;
 use crate::Standing;
 
 use super::check::History;
@@ -61,6 +62,9 @@ pub(super) struct Node {
     pub(super) paused_until: Option<Instant>,
     held: Vec<(SocketAddr, Vec<u8>)>,
     floor: u64,
+    remembered: RememberedConfig,
+    /// The nodes in its file; all, unless it has one of its own.
+    pub(super) file: BTreeSet<NodeId>,
     /// Whether it joins the group in each life.
     pub(super) joins: bool,
 }
@@ -89,6 +93,8 @@ impl Cluster {
                 paused_until: None,
                 held: Vec::new(),
                 floor: 0,
+                remembered: RememberedConfig::Nothing,
+                file: (1..=count).map(NodeId).collect(),
                 joins: true,
             };
             (NodeId(id), node)
@@ -112,7 +118,9 @@ impl Cluster {
     }
 
     pub(super) fn config(&mut self, node: NodeId) -> Config {
-        let nodes = self.nodes.keys().map(|id| {
+        let file = &self.nodes[&node].file;
+        let expected_votes = u32::try_from(file.len()).unwrap();
+        let nodes = file.iter().map(|id| {
             let config = NodeConfig {
                 name: format!("n{id}"),
                 address: address(*id),
@@ -127,9 +135,10 @@ impl Cluster {
             incarnation: Incarnation(self.random.draw()),
             boot: BootId([u8::try_from(node.0).unwrap(); 16]),
             nodes: nodes.collect(),
-            expected_votes: u32::try_from(self.nodes.len()).unwrap(),
+            expected_votes,
             detection_ms: DETECTION_MS,
             view_floor: self.nodes[&node].floor,
+            remembered: self.nodes[&node].remembered,
             seed: self.random.draw(),
         }
     }
@@ -192,8 +201,10 @@ impl Cluster {
                 let to = self.nodes.keys().copied().find(|id| address(*id) == to);
                 self.send(node, to.unwrap(), bytes);
             }
-            Effect::Remember { view_floor } => {
-                self.nodes.get_mut(&node).unwrap().floor = view_floor;
+            Effect::Remember { view_floor, config } => {
+                let node = self.nodes.get_mut(&node).unwrap();
+                node.floor = view_floor;
+                node.remembered = config;
             }
             Effect::Left => {
                 self.nodes.get_mut(&node).unwrap().core = None;

@@ -566,6 +566,7 @@ fn a_node_with_another_configuration_is_not_counted() {
     let mut cluster = Cluster::new(6, 3);
     cluster.start(NodeId(1));
     cluster.start(NodeId(2));
+    cluster.run(1000);
     let mut config = cluster.config(NodeId(3));
     config.detection_ms += 1;
     cluster.start_with(NodeId(3), config);

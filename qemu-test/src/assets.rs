@@ -6,9 +6,9 @@
 //! | `setup/kernel/vmlinuz` | setup |
 //! | `setup/image/initramfs.cpio`, `setup/image/root.erofs` | setup |
 //! | `setup/image/init`, `setup/image/busybox` | setup: static programs for initramfs-only nodes |
-//! | `setup/uml/smp/linux` | setup with `--uml` |
+//! | `setup/uml/smp/linux` | setup with `--uml`; with `--fast` below `fast` |
 //! | `payload/payload.erofs` | payload |
-//! | `kmod/uml/dlm.ko` | kmod with `--uml` |
+//! | `kmod/uml/dlm.ko` | kmod with `--uml`; with `--fast` below `uml-fast` |
 //! | `kmod/planted-uml/planted.ko` | kmod with `--uml --source qemu-test/planted` |
 //! | `kmod/bench-uml/dlmbench.ko` | kmod with `--uml --source qemu-test/bench` |
 
@@ -17,6 +17,8 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use anyhow::bail;
+
+use crate::spec::UmlKernel;
 
 /// The files below one target directory.
 #[derive(Clone, Debug)]
@@ -57,19 +59,26 @@ impl Assets {
         self.find("payload/payload.erofs", "payload").ok()
     }
 
-    /// The User Mode Linux kernel.
-    pub fn uml(&self) -> Result<PathBuf> {
-        self.find("setup/uml/smp/linux", "setup --uml")
+    /// A User Mode Linux kernel.
+    pub fn uml(&self, kernel: UmlKernel) -> Result<PathBuf> {
+        let (dir, option, _) = names(kernel);
+        self.find(
+            &format!("setup/uml/{dir}/linux"),
+            &format!("setup {option}"),
+        )
     }
 
     /// The lock manager's module for User Mode Linux.
-    pub fn uml_module(&self) -> Result<PathBuf> {
-        self.find("kmod/uml/dlm.ko", "kmod --uml")
+    pub fn uml_module(&self, kernel: UmlKernel) -> Result<PathBuf> {
+        let (_, option, build) = names(kernel);
+        self.find(&format!("kmod/{build}/dlm.ko"), &format!("kmod {option}"))
     }
 
     /// The distribution's lock manager for User Mode Linux.
-    pub fn uml_intree_module(&self) -> Result<PathBuf> {
-        self.find("setup/uml/smp/modules/dlm.ko", "setup --uml")
+    pub fn uml_intree_module(&self, kernel: UmlKernel) -> Result<PathBuf> {
+        let (dir, option, _) = names(kernel);
+        let module = format!("setup/uml/{dir}/modules/dlm.ko");
+        self.find(&module, &format!("setup {option}"))
     }
 
     /// The in-tree GFS2 for User Mode Linux.
@@ -84,9 +93,10 @@ impl Assets {
     }
 
     /// The module that measures lock managers, for User Mode Linux.
-    pub fn uml_bench_module(&self) -> Result<PathBuf> {
-        let command = "kmod --uml --source qemu-test/bench";
-        self.find("kmod/bench-uml/dlmbench.ko", command)
+    pub fn uml_bench_module(&self, kernel: UmlKernel) -> Result<PathBuf> {
+        let (_, option, build) = names(kernel);
+        let command = format!("kmod {option} --source qemu-test/bench");
+        self.find(&format!("kmod/bench-{build}/dlmbench.ko"), &command)
     }
 
     /// Init as a static program.
@@ -99,6 +109,11 @@ impl Assets {
         self.find("setup/image/busybox", "setup")
     }
 
+    /// What `cargo xtask bench` leaves of a bench.
+    pub fn bench_result(&self, name: &str) -> PathBuf {
+        self.target.join("bench").join(format!("{name}.json"))
+    }
+
     fn find(&self, name: &str, command: &str) -> Result<PathBuf> {
         let path = self.target.join(name);
         if !path.is_file() {
@@ -108,5 +123,14 @@ impl Assets {
             );
         }
         Ok(path)
+    }
+}
+
+/// Of a User Mode Linux kernel: its directory, the option of commands that make something for it,
+/// and the directory of what is built for it.
+fn names(kernel: UmlKernel) -> (&'static str, &'static str, &'static str) {
+    match kernel {
+        UmlKernel::Checked => ("smp", "--uml", "uml"),
+        UmlKernel::Fast => ("fast", "--fast", "uml-fast"),
     }
 }

@@ -245,12 +245,12 @@ impl Files {
         }
         // As with the payload: scenarios that do not need it run without.
         if spec.has_image
-            && let Ok(module) = assets.uml_module()
+            && let Ok(module) = assets.uml_module(spec.uml_kernel)
         {
             archive.add_file(&format!("{place}{UML_MODULE}"), &module)?;
         }
         if spec.has_image {
-            let module = assets.uml_intree_module()?;
+            let module = assets.uml_intree_module(spec.uml_kernel)?;
             archive.add_file(&format!("{place}{UML_INTREE_MODULE}"), &module)?;
         }
         let initramfs = dir.join("initramfs.cpio");
@@ -258,7 +258,7 @@ impl Files {
             .with_context(|| format!("writing {}", initramfs.display()))?;
         let (disks, shared_disk) = disks(assets, dir, spec)?;
         Ok(Files {
-            kernel: assets.uml()?,
+            kernel: assets.uml(spec.uml_kernel)?,
             initramfs,
             disks,
             shared_disk,

@@ -68,7 +68,8 @@ const PAIRS: u64 = 200;
 async fn run(ctx: Ctx, module: Module) -> Result<()> {
     let mut spec = ClusterSpec::new(ctx.kind(), 2).with_image();
     if ctx.kind() == Kind::Uml {
-        spec = load::with_module(spec, ctx.host().assets.uml_bench_module()?);
+        let module = ctx.host().assets.uml_bench_module(spec.uml_kernel)?;
+        spec = load::with_module(spec, module);
     }
     let cluster = ctx.boot(&spec).await?;
     let mut driver = ctx.timed("start", Driver::start(&cluster, module)).await?;

@@ -335,6 +335,7 @@ fn machine_spec(
         kind: spec.kind,
         name,
         counts_instructions: spec.counts_instructions,
+        is_traced: spec.is_traced,
         mac: mac(network, id),
         memory_mib: spec.memory_mib,
         cpus: spec.cpus,

@@ -57,6 +57,8 @@ pub(crate) struct MachineSpec {
     pub(crate) name: String,
     /// See [`ClusterSpec::counts_instructions`](crate::spec::ClusterSpec::counts_instructions).
     pub(crate) counts_instructions: bool,
+    /// See [`ClusterSpec::is_traced`](crate::spec::ClusterSpec::is_traced).
+    pub(crate) is_traced: bool,
     /// Of its first network interface; the third octet counts them.
     pub(crate) mac: Mac,
     pub(crate) memory_mib: u32,
@@ -191,6 +193,25 @@ impl Machine {
         Ok(())
     }
 
+    /// Has each instruction that the kernel executes written down in `file`, a line each, until
+    /// [`Machine::end_trace`]; the file is whole when the machine has ended.
+    pub(crate) async fn begin_trace(&self, file: &Path) -> Result<()> {
+        let file = utf8(file)?;
+        let monitor = self.monitor.as_ref();
+        let monitor = monitor.context("only a virtual machine can be traced")?;
+        set_single_steps(monitor, "on").await?;
+        monitor.execute_human(&format!("logfile {file}")).await?;
+        monitor.execute_human("log exec,nochain").await
+    }
+
+    /// Ends that.
+    pub(crate) async fn end_trace(&self) -> Result<()> {
+        let monitor = self.monitor.as_ref();
+        let monitor = monitor.context("only a virtual machine can be traced")?;
+        monitor.execute_human("log none").await?;
+        set_single_steps(monitor, "off").await
+    }
+
     /// Stops the machine's processors, or lets them go on.
     pub(crate) async fn set_paused(&self, is_paused: bool) -> Result<()> {
         match &self.monitor {
@@ -208,6 +229,16 @@ impl Machine {
             }
         }
     }
+}
+
+/// Whether each instruction is translated on its own, so that a trace names it. QEMU 8.1 has given
+/// the command another name.
+async fn set_single_steps(monitor: &Qmp, word: &str) -> Result<()> {
+    let [now, before] = ["one-insn-per-tb", "singlestep"].map(|name| format!("{name} {word}"));
+    if monitor.execute_human(&now).await.is_ok() {
+        return Ok(());
+    }
+    monitor.execute_human(&before).await
 }
 
 /// A child process and the task that watches over it. Dropping it kills the process.

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
 use std::net::Ipv4Addr;
+use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::OnceLock;
@@ -316,6 +317,24 @@ impl Node {
             .as_ref()
             .with_context(|| format!("{} is off", self.name()))?;
         machine.cpu_time()
+    }
+
+    /// Has each instruction that its kernel executes written down in `file`, until
+    /// [`Node::end_trace`]. The cluster must have been made for that, and the file is whole only
+    /// when the machine has ended.
+    pub async fn begin_trace(&self, file: &Path) -> Result<()> {
+        let machine = self.inner.machine.lock().await;
+        let machine = machine.as_ref().filter(|machine| machine.is_on());
+        let machine = machine.with_context(|| format!("{} is off", self.name()))?;
+        machine.begin_trace(file).await
+    }
+
+    /// Ends that.
+    pub async fn end_trace(&self) -> Result<()> {
+        let machine = self.inner.machine.lock().await;
+        let machine = machine.as_ref().filter(|machine| machine.is_on());
+        let machine = machine.with_context(|| format!("{} is off", self.name()))?;
+        machine.end_trace().await
     }
 
     /// Cuts its links to all others.

@@ -64,10 +64,28 @@ impl Qmp {
 
     /// Carries out a command without arguments.
     pub(crate) async fn execute(&self, command: &str) -> Result<Value> {
+        self.execute_with(command, json!({})).await
+    }
+
+    /// Carries out a command of the monitor for people, of those that answer nothing: what they
+    /// answer is a complaint.
+    pub(crate) async fn execute_human(&self, line: &str) -> Result<()> {
+        let arguments = json!({ "command-line": line });
+        let answer = self
+            .execute_with("human-monitor-command", arguments)
+            .await?;
+        match answer.as_str().map(str::trim) {
+            Some("") => Ok(()),
+            _ => bail!("QEMU's monitor: {line:?} was answered {answer}"),
+        }
+    }
+
+    async fn execute_with(&self, command: &str, arguments: Value) -> Result<Value> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         let (sender, receiver) = oneshot::channel();
         lock(&self.pending).insert(id, sender);
-        let line = format!("{}\n", json!({"execute": command, "id": id}));
+        let request = json!({"execute": command, "arguments": arguments, "id": id});
+        let line = format!("{request}\n");
         let what = || format!("QMP command {command}");
         let sent = self.writer.lock().await.write_all(line.as_bytes()).await;
         sent.with_context(what)?;

@@ -83,6 +83,9 @@ pub struct ClusterSpec {
     pub wiring: Wiring,
     /// Whether the clock counts instructions: a nanosecond is one. QEMU with one processor only.
     pub counts_instructions: bool,
+    /// Whether what its processor executes in the kernel can be written down, with
+    /// [`Node::begin_trace`](crate::node::Node::begin_trace). QEMU only.
+    pub is_traced: bool,
     /// Decides which frames lossy links lose.
     pub seed: u64,
 }
@@ -106,6 +109,7 @@ impl ClusterSpec {
             uml_kernel: UmlKernel::Checked,
             wiring: Wiring::Switch,
             counts_instructions: false,
+            is_traced: false,
             seed: 1,
         }
     }

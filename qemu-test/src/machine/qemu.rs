@@ -24,6 +24,9 @@ const HOST_CLOCK: &str = "tsc=unstable clocksource=hpet";
 /// and to read it costs one.
 const OWN_CLOCK: &str = "tsc=reliable clocksource=tsc";
 
+/// Where the kernel and its modules are, for traces: the last 2 GiB.
+const KERNEL_ADDRESSES: &str = "0xffffffff80000000+0x7fffffff";
+
 /// Program and arguments.
 pub(super) fn arguments(spec: &MachineSpec) -> Result<Vec<String>> {
     let mut line = Line::default();
@@ -37,6 +40,9 @@ pub(super) fn arguments(spec: &MachineSpec) -> Result<Vec<String>> {
         line.add(&["-accel", "tcg,thread=multi"]);
         HOST_CLOCK
     };
+    if spec.is_traced {
+        line.add(&["-dfilter", KERNEL_ADDRESSES]);
+    }
     line.add(&["-cpu", "max"]);
     line.add(&["-m", &spec.memory_mib.to_string()]);
     line.add(&["-smp", &spec.cpus.to_string()]);

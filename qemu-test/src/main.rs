@@ -7,6 +7,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use clap::Subcommand;
+use qemu_test::bench::command;
+use qemu_test::bench::command::BenchArgs;
 use qemu_test::cli;
 use qemu_test::cli::VmCommand;
 
@@ -29,6 +31,8 @@ enum Command {
         #[arg(long)]
         shell: bool,
     },
+    /// Measure our lock manager beside the distribution's
+    Bench(BenchArgs),
 }
 
 #[tokio::main]
@@ -36,6 +40,7 @@ async fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Vm(command) => cli::run(command, &target()).await,
         Command::Demo { shell } => cli::demo(&target(), shell).await,
+        Command::Bench(args) => command::run(args, &target()).await,
     };
     match result {
         Ok(code) => code,

@@ -228,7 +228,7 @@ impl Sheet {
 }
 
 /// The middle sample, or the mean of the two in the middle.
-fn median(samples: &[f64]) -> f64 {
+pub(super) fn median(samples: &[f64]) -> f64 {
     let mut sorted = samples.to_vec();
     sorted.sort_by(f64::total_cmp);
     let middle = sorted.len() / 2;

@@ -154,9 +154,18 @@ pub(crate) fn build(layout: &Layout, prepared: &Prepared, request: &Request) -> 
 /// Builds what scenarios on User Mode Linux load: the module, the one with planted faults that
 /// proves the kernel would find such faults in ours, and the one that measures lock managers.
 pub(crate) fn build_for_uml(layout: &Layout, prepared: &Prepared) -> Result<()> {
-    for source in ["kmod", "qemu-test/planted", BENCH] {
+    let sources = ["kmod", "qemu-test/planted", BENCH];
+    build_all(layout, prepared, Kind::Uml(Flavour::Smp), &sources)
+}
+
+/// Builds what benches on the User Mode Linux for figures load.
+pub(crate) fn build_for_figures(layout: &Layout, prepared: &Prepared) -> Result<()> {
+    build_all(layout, prepared, Kind::Uml(Flavour::Fast), &["kmod", BENCH])
+}
+
+fn build_all(layout: &Layout, prepared: &Prepared, kind: Kind, sources: &[&str]) -> Result<()> {
+    for source in sources {
         let source = layout.workspace().join(source);
-        let kind = Kind::Uml(Flavour::Smp);
         build(
             layout,
             prepared,

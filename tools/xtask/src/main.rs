@@ -109,6 +109,13 @@ enum Command {
         #[arg(long)]
         shell: bool,
     },
+    /// Measure our lock manager beside the distribution's: NAME..., --quick, --profile, --list.
+    #[command(disable_help_flag = true)]
+    Bench {
+        /// Arguments of the runner.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
     /// Virtual machines: list, run NAME..., up --nodes N.
     #[command(disable_help_flag = true)]
     Vm {
@@ -188,6 +195,7 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
         Command::Test { quick } => verify::test(&layout, quick),
         Command::Sim { args } => run::become_command("sim", &mut verify::sim(&layout, &args)),
         Command::Vm { args } => vm(&layout, &args),
+        Command::Bench { args } => bench(&layout, &args),
         Command::Demo { shell } => demo(&layout, shell),
     }
 }
@@ -212,6 +220,33 @@ fn demo(layout: &Layout, shell: bool) -> anyhow::Result<()> {
     let mut command = verify::vm(layout);
     command.arg("demo").args(shell.then_some("--shell"));
     run::become_command("demo", &mut command)
+}
+
+/// Prepares what benches boot, unless nothing will be, and hands over to the runner. The quick ones
+/// run on the kernel of the scenarios.
+fn bench(layout: &Layout, args: &[OsString]) -> anyhow::Result<()> {
+    let has = |words: &[&str]| args.iter().any(|arg| words.iter().any(|word| arg == word));
+    if !has(&["--help", "-h", "--list"]) {
+        if has(&["--quick"]) {
+            prepare_nodes(layout, true)?;
+        } else {
+            prepare_for_figures(layout, !has(&["--profile"]))?;
+        }
+    }
+    run::become_command("bench", verify::vm(layout).arg("bench").args(args))
+}
+
+fn prepare_for_figures(layout: &Layout, fast: bool) -> anyhow::Result<()> {
+    let options = setup::Options {
+        image: true,
+        fast,
+        ..Default::default()
+    };
+    let prepared = setup::run(layout, options)?;
+    if fast {
+        kmod::build_for_figures(layout, &prepared)?;
+    }
+    payload::build(layout, &prepared, true)
 }
 
 fn prepare_nodes(layout: &Layout, uml: bool) -> anyhow::Result<()> {

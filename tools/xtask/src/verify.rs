@@ -148,6 +148,10 @@ pub(crate) fn test(layout: &Layout, quick: bool) -> Result<()> {
         command.args(["vm", "run"]);
         counted(&mut command, tally)
     });
+    // That every figure is produced; how large it is says nothing here.
+    report.part("benches", |_| {
+        run::visible("bench", vm(layout).args(["bench", "--quick"]))
+    });
     report.close()
 }
 

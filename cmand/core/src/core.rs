@@ -8,6 +8,7 @@
 //! (clients), `status`.
 
 mod accept;
+mod dropped;
 mod hear;
 mod install;
 mod local;
@@ -51,6 +52,7 @@ use crate::wire::pieces;
 pub use status::PeerStatus;
 pub use status::Status;
 
+use dropped::Dropped;
 use local::LocalGroup;
 use propose::Proposer;
 use strangers::Strangers;
@@ -161,12 +163,13 @@ pub struct Core {
     quorate_at: Instant,
     random: u64,
     counters: BTreeMap<&'static str, u64>,
-    /// Dropped packets not yet in the log, and when the last line was.
-    unlogged: BTreeMap<Drop, (u64, Option<Instant>)>,
+    /// Something changed that may call for another view, or change who can be trusted.
+    changed: bool,
+    /// How often it was worked out which view there should be.
+    #[cfg(test)]
+    plans: u64,
+    dropped: Dropped,
 }
-
-/// A line about dropped packets is logged at most this often per reason.
-const DROP_LOG_MS: u64 = 10_000;
 
 impl Core {
     /// Begins a life. The first heartbeat is due at once.
@@ -221,7 +224,10 @@ impl Core {
             told_quorate: None,
             quorate_at: now,
             counters: BTreeMap::new(),
-            unlogged: BTreeMap::new(),
+            changed: true,
+            #[cfg(test)]
+            plans: 0,
+            dropped: Dropped::default(),
             config,
         }
     }
@@ -261,6 +267,8 @@ impl Core {
             self.look_at = None;
             self.look(now, fx);
         }
+        self.dropped.sum_up(now, fx);
+        self.changed = true;
         self.settle(now, fx);
     }
 
@@ -278,6 +286,7 @@ impl Core {
     }
 
     fn handle_message(&mut self, now: Instant, from: NodeId, message: Message, fx: &mut dyn Sink) {
+        self.changed |= message.is_about_views();
         match message {
             Message::Heartbeat(beat) => self.handle_heartbeat(now, from, beat, fx),
             Message::Propose {
@@ -353,11 +362,16 @@ impl Core {
         }
     }
 
-    /// Carries out what follows from a changed state, until nothing does.
+    /// Carries out what follows from a changed state, until nothing does. What takes work for each
+    /// node is left out where nothing changed that it depends on: most packets only carry messages.
     fn settle(&mut self, now: Instant, fx: &mut dyn Sink) {
+        let mut changed = false;
         loop {
             self.deliver(now, fx);
-            self.consider(now, fx);
+            if std::mem::take(&mut self.changed) {
+                changed = true;
+                self.consider(now, fx);
+            }
             let Some(message) = self.loopback.pop_front() else {
                 break;
             };
@@ -367,8 +381,10 @@ impl Core {
                 return;
             }
         }
-        self.tell_peers(now, fx);
-        self.tell_quorum(now, fx);
+        if changed {
+            self.tell_peers(now, fx);
+            self.tell_quorum(now, fx);
+        }
         if self.look_at.is_none() && self.is_busy() {
             self.look_at = Some(now.after(self.config.resend_ms()));
         }
@@ -429,16 +445,9 @@ impl Core {
 
     fn drop_packet(&mut self, now: Instant, reason: Drop, from: SocketAddr, fx: &mut dyn Sink) {
         self.count(reason.name());
-        let (count, logged) = self.unlogged.entry(reason).or_default();
-        *count += 1;
-        if logged.is_none_or(|at| now.since(at) >= DROP_LOG_MS) {
-            let text = format!(
-                "dropped packets: counter={} packets={count} last_from={from}",
-                reason.name()
-            );
-            (*count, *logged) = (0, Some(now));
-            log(fx, Level::Warn, text);
-        }
+        let known = self.peers.values().any(|peer| peer.address == from);
+        self.dropped
+            .note(now, reason, known.then_some(from), from, fx);
     }
 
     /// The next random number (splitmix64): for tags and back-off, never for keys.

@@ -195,6 +195,27 @@ pub struct Heartbeat {
     pub stable: u64,
 }
 
+impl Heartbeat {
+    /// Whether this one gives no reason to think anew about views and quorum where the other one
+    /// of the same life was taken into account.
+    pub(crate) fn calls_for_the_same(&self, other: &Self) -> bool {
+        let about_views = |beat: &Self| {
+            (
+                beat.boot,
+                beat.config,
+                beat.view,
+                beat.quorate,
+                beat.stopped,
+                beat.founds,
+                beat.member,
+                beat.blocked,
+                beat.joining,
+            )
+        };
+        about_views(self) == about_views(other) && self.heard == other.heard
+    }
+}
+
 /// What all nodes of a cluster must have the same in their files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileSummary {
@@ -329,4 +350,30 @@ pub enum Message {
         /// Why, and what would help.
         text: String,
     },
+}
+
+impl Message {
+    /// Whether it may call for another view. The others carry messages of the present one;
+    /// a heartbeat shows by itself.
+    pub(crate) fn is_about_views(&self) -> bool {
+        match self {
+            Self::Propose { .. }
+            | Self::Promise { .. }
+            | Self::Reject { .. }
+            | Self::Accept { .. }
+            | Self::Accepted { .. }
+            | Self::Commit { .. }
+            | Self::FetchView { .. }
+            | Self::Install { .. }
+            | Self::File { .. }
+            | Self::Refuse { .. } => true,
+            Self::Heartbeat(_)
+            | Self::Submit { .. }
+            | Self::Order { .. }
+            | Self::Ack { .. }
+            | Self::Stable { .. }
+            | Self::Fetch { .. }
+            | Self::Fill { .. } => false,
+        }
+    }
 }

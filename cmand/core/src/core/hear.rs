@@ -234,6 +234,7 @@ impl Core {
         }
         peer.other_config = beat.config != digest;
         if peer.other_config {
+            self.changed = true;
             self.meet(now, (address, from, incarnation), &beat, fx);
             return self.count(Drop::OtherConfig.name());
         }
@@ -253,7 +254,9 @@ impl Core {
                 .heard_since
                 .is_some_and(|since| Instant(beat.echo.1) >= since);
         }
-        life.beat = Some(beat.clone());
+        let before = life.beat.replace(beat.clone());
+        let same = before.is_some_and(|before| before.calls_for_the_same(&beat));
+        self.changed |= !same || !peer.was_heard || silent_ms >= late_ms;
         self.agree(from, address);
         if beat.view.is_some() && beat.view == self.view_id() {
             self.note_stopped(from, beat.stopped);

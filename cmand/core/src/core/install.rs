@@ -140,6 +140,7 @@ impl Core {
         let leaving = carried.leaving.into_iter().filter(stays).collect();
         let order = Order::new(value.id, self.config.node, &members, carried.outgoing);
         self.floor = self.floor.max(number);
+        self.changed = true;
         self.acceptor.blocked = false;
         self.acceptor.pending = None;
         self.proposer = Proposer::Idle {
@@ -213,6 +214,7 @@ impl Core {
         self.config.incarnation = incarnation;
         self.key = self.keys.key(self.config.node, incarnation);
         self.packets = 0;
+        self.changed = true;
         self.standing = Standing::Joining;
         self.view = None;
         self.previous = None;

@@ -219,6 +219,7 @@ impl Core {
             let _ = self.fail_group(now, &group, fx);
         }
         self.standing = Standing::Leaving;
+        self.changed = true;
         self.submit(now, &Operation::LeaveCluster, fx);
         Ok(())
     }
@@ -301,6 +302,7 @@ impl Core {
                 }
             }
             Outcome::Leaves => {
+                self.changed = true;
                 log(fx, Level::Info, format!("node leaves: node={sender}"));
                 if sender == me {
                     self.standing = Standing::Going { since: now };

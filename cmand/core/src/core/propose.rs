@@ -87,6 +87,10 @@ impl Core {
         if self.standing.is_end() {
             return;
         }
+        #[cfg(test)]
+        {
+            self.plans += 1;
+        }
         let Some(members) = self.plan(now) else {
             self.settling = None;
             return;

@@ -348,6 +348,7 @@ impl Core {
             "an operator accepted this node's configuration".to_owned(),
         );
         self.remember_config(fx);
+        self.changed = true;
         self.settle(now, fx);
         beside
     }

@@ -79,6 +79,7 @@ type Part<'a> = (bool, &'a Vec<Seen>);
 pub(super) struct History {
     /// Nodes go by files of their own: two views at once, and quorums of other sizes, are right.
     pub(super) files_differ: bool,
+    log: BTreeMap<NodeId, Vec<String>>,
     quorum: usize,
     lives: BTreeMap<Life, Record>,
     present: BTreeMap<NodeId, Incarnation>,
@@ -97,6 +98,7 @@ impl History {
     pub(super) fn new(count: u32) -> Self {
         Self {
             files_differ: false,
+            log: BTreeMap::new(),
             quorum: count as usize / 2 + 1,
             lives: BTreeMap::new(),
             present: BTreeMap::new(),
@@ -108,6 +110,11 @@ impl History {
             expelled: Vec::new(),
             refused: Vec::new(),
         }
+    }
+
+    /// What a node wrote to its log, in all its lives.
+    pub(super) fn logged(&self, node: u32) -> &[String] {
+        self.log.get(&NodeId(node)).map_or(&[], Vec::as_slice)
     }
 
     pub(super) fn begin(&mut self, node: NodeId, incarnation: Incarnation) {
@@ -152,8 +159,8 @@ impl History {
             | Effect::Peer { .. }
             | Effect::Rejoining { .. }
             | Effect::Left
-            | Effect::Remember { .. }
-            | Effect::Log { .. } => {}
+            | Effect::Remember { .. } => {}
+            Effect::Log { text, .. } => self.log.entry(node).or_default().push(text),
         }
     }
 

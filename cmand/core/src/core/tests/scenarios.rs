@@ -655,3 +655,57 @@ fn a_forged_refusal_or_one_for_another_life_is_ignored() {
     cluster.run(5);
     assert!(cluster.history.refused.is_empty(), "another life was meant");
 }
+
+#[test]
+fn messages_of_a_view_do_not_make_nodes_think_about_views() {
+    let mut cluster = whole(3);
+    cluster.run(1000);
+    let before = cluster.core(1).plans;
+    for number in 1..=500 {
+        send(&mut cluster, 2, number, 20);
+    }
+    let took = cluster.run_until(2000, |cluster| cluster.history.messages(1).len() == 500);
+    let beats = took.unwrap() / (DETECTION_MS / 8) + 1;
+    let plans = cluster.core(1).plans - before;
+    // A timer at each heartbeat, and those that look after what may be lost.
+    assert!(plans <= beats * 6, "{plans} times in {beats} heartbeats");
+}
+
+#[test]
+fn drops_are_logged_for_each_sender_and_summed_up() {
+    let mut cluster = whole(3);
+    let mut lines = Vec::new();
+    let mut garbage = |cluster: &mut Cluster, from: std::net::SocketAddr, count: usize| {
+        let core = cluster
+            .nodes
+            .get_mut(&NodeId(1))
+            .unwrap()
+            .core
+            .as_mut()
+            .unwrap();
+        let mut fx = Vec::new();
+        for _ in 0..count {
+            core.handle_datagram(cluster.now, from, &[0; 100], &mut fx);
+        }
+        lines.extend(fx.into_iter().filter_map(|effect| match effect {
+            crate::Effect::Log { text, .. } if text.contains("dropped") => Some(text),
+            _ => None,
+        }));
+        lines.len()
+    };
+    for port in 1000..1100 {
+        let stranger = std::net::SocketAddr::from(([10, 9, 9, 9], port));
+        assert_eq!(
+            garbage(&mut cluster, stranger, 10),
+            1,
+            "all strangers together"
+        );
+    }
+    assert_eq!(garbage(&mut cluster, address(NodeId(2)), 83), 2);
+    assert_eq!(garbage(&mut cluster, address(NodeId(3)), 1), 3);
+    cluster.run(11_000);
+    let told = cluster.history.logged(1);
+    let more = |text: &str| told.iter().filter(|line| line.contains(text)).count();
+    assert_eq!(more("more=82 last_from=10.0.0.2:5405"), 1, "{told:?}");
+    assert_eq!(more("more=999 last_from=10.9.9.9:1099"), 1, "{told:?}");
+}

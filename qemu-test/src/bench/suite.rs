@@ -160,7 +160,13 @@ impl Part {
             Part::Recovery(case) => (case.nodes, recovery::MEMORY_MIB),
         };
         let kernel = size.kernel();
-        let cpus = if matches!(self, Part::Local) { 1 } else { 2 };
+        // One processor for each node, unless two are what is measured: a host with fewer
+        // processors than its nodes stops them in the middle of a lock that others spin on.
+        let cpus = if matches!(self, Part::TwoProcessors) {
+            2
+        } else {
+            1
+        };
         let wiring = if nodes == 1 {
             Wiring::Switch
         } else {

@@ -10,7 +10,7 @@ use super::wire::PACKET_MAX;
 use crate::platform::{KVec, Result, GFP_MAY_WAIT};
 
 /// Bytes of a reader's buffer: room for the largest packet behind what is left of another.
-const BUFFER_LEN: usize = 4 * PACKET_MAX;
+pub(super) const BUFFER_LEN: usize = 4 * PACKET_MAX;
 
 /// The unread part of a byte stream.
 pub struct Framer {

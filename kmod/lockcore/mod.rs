@@ -27,6 +27,7 @@ pub mod peer;
 pub mod queue;
 pub mod recovery;
 pub mod rsb;
+pub mod secure;
 pub mod shard;
 pub mod table;
 pub mod wire;

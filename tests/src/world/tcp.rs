@@ -100,8 +100,8 @@ impl End {
                 len -= bytes.len();
                 !bytes.is_empty()
             }
-            Segment::Accepted => true,
-            Segment::End | Segment::Reset => false,
+            Segment::Accepted | Segment::Reset => true,
+            Segment::End => false,
         });
     }
 
@@ -216,6 +216,8 @@ impl World {
         };
         let at = now_ms + delay;
         match (end.coming.back_mut(), segment) {
+            // Nothing comes behind it; what is sent is lost.
+            (Some((_, Segment::Reset)), _) => {}
             (Some((last, Segment::Bytes(before))), Segment::Bytes(bytes)) if *last >= at => {
                 before.extend(bytes);
             }

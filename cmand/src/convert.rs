@@ -33,7 +33,7 @@ pub(crate) fn core_config(
         key,
         node: core::NodeId(node.id),
         incarnation: core::Incarnation(identity.incarnation),
-        boot: core::BootId(identity.boot),
+        boot: identity.boot,
         nodes: nodes.collect(),
         expected_votes: config.cluster.expected_votes,
         detection_ms: u64::from(config.cluster.detection_ms),

@@ -13,6 +13,7 @@ use std::sync::mpsc;
 use cluster_rt::config::Node;
 use cluster_rt::realtime;
 use cluster_rt::server::ClientId;
+use cmand_core::BootId;
 use cmand_core::Core;
 use cmand_core::Effect;
 use cmand_core::GroupView;
@@ -86,6 +87,12 @@ pub(crate) enum Command {
     AcceptConfig {
         caller: Caller,
     },
+    /// Whether a node lives, in this boot or in any.
+    Probe {
+        token: u64,
+        node: NodeId,
+        boot: Option<BootId>,
+    },
     Status {
         caller: Caller,
         nodes: bool,
@@ -134,6 +141,15 @@ pub(crate) enum Notice {
     Accepted {
         caller: Caller,
         beside: Vec<String>,
+    },
+    Probed {
+        token: u64,
+        alive: bool,
+    },
+    /// A question was not taken.
+    NotProbed {
+        token: u64,
+        error: RequestError,
     },
 }
 
@@ -319,6 +335,12 @@ impl Thread {
                 }
                 (caller, result)
             }
+            Command::Probe { token, node, boot } => {
+                if let Err(error) = core.probe(now, token, node, boot, &mut fx) {
+                    self.outputs.notice(Notice::NotProbed { token, error });
+                }
+                (None, Ok(()))
+            }
             Command::AcceptConfig { caller } => {
                 let beside = core.accept_config(now, &mut fx);
                 self.outputs.notice(Notice::Accepted { caller, beside });
@@ -412,6 +434,7 @@ impl Sink for Outputs {
             }
             Effect::Refused { reason } => self.notice(Notice::Refused { reason }),
             Effect::Left => self.notice(Notice::Left),
+            Effect::Probed { token, alive } => self.notice(Notice::Probed { token, alive }),
             Effect::Remember { view_floor, config } => {
                 self.notice(Notice::Remember { view_floor, config });
             }

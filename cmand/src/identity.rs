@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use std::time::SystemTime;
 use std::time::UNIX_EPOCH;
 
+use cmand_core::BootId;
+
 use crate::Error;
 
 /// Where the kernel tells which boot this is.
@@ -21,7 +23,7 @@ const RANDOM_BITS: u32 = 20;
 #[derive(Debug)]
 pub(crate) struct Identity {
     pub(crate) incarnation: u64,
-    pub(crate) boot: [u8; 16],
+    pub(crate) boot: BootId,
     pub(crate) seed: u64,
 }
 
@@ -41,7 +43,7 @@ impl Identity {
             .map_err(failed("/dev/urandom"))?;
         let random = u128::from_le_bytes(random);
         let text = std::fs::read_to_string(BOOT_ID).map_err(failed(BOOT_ID))?;
-        let boot = parse(&text).ok_or_else(|| io::Error::other("not a boot id"));
+        let boot = BootId::parse(&text).ok_or_else(|| io::Error::other("not a boot id"));
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
         let ms = since.map_or(0, |since| since.as_millis() as u64);
         Ok(Self {
@@ -50,13 +52,6 @@ impl Identity {
             seed: (random >> 64) as u64,
         })
     }
-}
-
-/// A UUID as the kernel writes it.
-fn parse(text: &str) -> Option<[u8; 16]> {
-    let digits: String = text.trim().chars().filter(|c| *c != '-').collect();
-    let number = u128::from_str_radix(&digits, 16).ok()?;
-    (digits.len() == 32).then(|| number.to_be_bytes())
 }
 
 #[cfg(test)]
@@ -69,8 +64,8 @@ mod tests {
         assert_ne!((a.incarnation, a.seed), (b.incarnation, b.seed));
         assert_eq!(a.boot, b.boot);
         let text = "6e9d2c1a-0b7f-4c55-9f1e-00112233aabb";
-        let boot = cmand_core::BootId(parse(text).unwrap());
+        let boot = BootId::parse(text).unwrap();
         assert_eq!(boot.to_string(), text);
-        assert_eq!(parse("nonsense"), None);
+        assert_eq!(BootId::parse("nonsense"), None);
     }
 }

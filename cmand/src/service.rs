@@ -23,6 +23,7 @@ use cmand_client::Refusal;
 use cmand_client::RefusalKind;
 use cmand_client::Reply;
 use cmand_client::Request;
+use cmand_core::BootId;
 use cmand_core::GroupView;
 use cmand_core::RequestError;
 use cmand_core::Status;
@@ -63,6 +64,9 @@ struct Service<'a> {
     subscribers: BTreeMap<ClientId, String>,
     /// Which client is this node's member of a group.
     owners: BTreeMap<String, ClientId>,
+    /// Questions whether a node lives, until the core has answered.
+    probes: BTreeMap<u64, Caller>,
+    next_probe: u64,
     /// Joins that the core has not answered.
     joins: BTreeMap<(ClientId, u64), String>,
     view: Option<View>,
@@ -102,6 +106,8 @@ pub(crate) async fn run(
         engine,
         subscribers: BTreeMap::new(),
         owners: BTreeMap::new(),
+        probes: BTreeMap::new(),
+        next_probe: 0,
         joins: BTreeMap::new(),
         view: None,
         quorum: None,
@@ -251,6 +257,9 @@ impl Service<'_> {
                     payload,
                 })
             }
+            Request::Probe { node, boot_id } => {
+                Some(self.probe(caller, node, boot_id.as_deref())?)
+            }
             Request::AcceptConfig => Some(Command::AcceptConfig { caller }),
             Request::Leave { force } => {
                 self.leave_asked = Some(caller);
@@ -258,6 +267,30 @@ impl Service<'_> {
                 Some(Command::Leave { caller, force })
             }
         })
+    }
+
+    /// The command for a question whether a node lives.
+    fn probe(
+        &mut self,
+        caller: Caller,
+        node: cmand_client::NodeId,
+        boot_id: Option<&str>,
+    ) -> Result<Command, Refusal> {
+        let boot = boot_id.map(|text| {
+            BootId::parse(text).ok_or_else(|| {
+                Refusal::new(RefusalKind::Invalid, format!("{text:?} is no boot id"))
+            })
+        });
+        let boot = boot.transpose()?;
+        if self.setup.config.node(node.0).is_none() {
+            let message = format!("no node has the id {node}");
+            return Err(Refusal::new(RefusalKind::NotFound, message));
+        }
+        let token = self.next_probe;
+        self.next_probe += 1;
+        self.probes.insert(token, caller);
+        let node = cmand_core::NodeId(node.0);
+        Ok(Command::Probe { token, node, boot })
     }
 
     fn subscribe(&mut self, caller: Caller, name: String) {
@@ -322,6 +355,7 @@ impl Service<'_> {
             self.engine.command(Command::FailGroup { group })?;
         }
         self.joins.retain(|(owner, _), _| *owner != client);
+        self.probes.retain(|_, caller| caller.client != client);
         Ok(())
     }
 
@@ -372,6 +406,16 @@ impl Service<'_> {
                 return Ok(Flow::End);
             }
             Notice::Remember { view_floor, config } => self.setup.memory.keep(view_floor, config),
+            Notice::Probed { token, alive } => {
+                if let Some(caller) = self.probes.remove(&token) {
+                    self.reply(caller, Ok(Reply::Alive(alive)));
+                }
+            }
+            Notice::NotProbed { token, error } => {
+                if let Some(caller) = self.probes.remove(&token) {
+                    self.reply(caller, Err(convert::refusal(&error)));
+                }
+            }
             Notice::Accepted { caller, beside } => self.reply(caller, Ok(Reply::Accepted(beside))),
         }
         Ok(Flow::On)

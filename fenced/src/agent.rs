@@ -3,9 +3,14 @@
 //! device that is watched. They report to the daemon's loop; dropping a run ends its agent.
 
 use std::collections::BTreeMap;
+use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use cluster_rt::client::CALL_TIMEOUT;
+use cluster_rt::client::CallError;
+use cluster_rt::client::ServerFrame;
 use cluster_rt::config::Action;
 use fence_agent::Metadata;
 use fence_agent::Method;
@@ -44,12 +49,22 @@ pub(crate) enum Report {
     },
 }
 
+/// Whom to ask whether a victim still lives.
+#[derive(Debug, Clone)]
+struct Witness {
+    cmand: PathBuf,
+    node: NodeId,
+    /// The boot that must have ended; any, if the node was never seen.
+    boot_id: Option<String>,
+}
+
 /// The runs under way.
 #[derive(Debug)]
 pub(crate) struct Agents {
     sender: mpsc::Sender<Report>,
     receiver: mpsc::Receiver<Report>,
     known: Arc<BTreeMap<String, Metadata>>,
+    cmand: PathBuf,
     /// The run against a victim, until its end is heard of.
     against: Option<(NodeId, u64, AbortHandle)>,
     /// Runs that ask devices.
@@ -58,12 +73,14 @@ pub(crate) struct Agents {
 
 impl Agents {
     /// None under way. `known`: what the agents say of themselves.
-    pub(crate) fn new(known: BTreeMap<String, Metadata>) -> Self {
+    /// `cmand`: its socket, where to ask whether a victim lives.
+    pub(crate) fn new(known: BTreeMap<String, Metadata>, cmand: &Path) -> Self {
         let (sender, receiver) = mpsc::channel(REPORTS);
         Self {
             sender,
             receiver,
             known: Arc::new(known),
+            cmand: cmand.to_owned(),
             against: None,
             watches: Vec::new(),
         }
@@ -82,8 +99,19 @@ impl Agents {
 
     /// Begins a run against a node. One that is under way is ended first: the domain begins another
     /// only when it no longer counts.
-    pub(crate) fn fence(&mut self, node: NodeId, name: String, run: u64, methods: Vec<Method>) {
+    pub(crate) fn fence(
+        &mut self,
+        (node, boot_id): (NodeId, Option<String>),
+        name: String,
+        run: u64,
+        methods: Vec<Method>,
+    ) {
         self.stop();
+        let witness = Witness {
+            cmand: self.cmand.clone(),
+            node,
+            boot_id,
+        };
         let (sender, known) = (self.sender.clone(), Arc::clone(&self.known));
         let task = tokio::spawn(async move {
             let tell = |progress| {
@@ -94,7 +122,7 @@ impl Agents {
                     progress,
                 });
             };
-            let result = fence(&name, &methods, &known, tell).await;
+            let result = fence(&name, &methods, &known, &witness, tell).await;
             // The daemon is gone when nobody receives this.
             let _ = sender.send(Report::Ended { node, run, result }).await;
         });
@@ -170,11 +198,48 @@ impl Drop for Agents {
     }
 }
 
-/// Tries the methods in order until one succeeds. The error says what each of them said.
+impl Witness {
+    /// Whether the victim is silent now. An agent that says it has switched off what still answers
+    /// has switched off something else, or nothing.
+    ///
+    /// # Errors
+    /// It lives, or nobody can tell.
+    async fn has_stopped(&self) -> Result<(), String> {
+        let node = cmand_client::NodeId(self.node.0);
+        let boot_id = self.boot_id.clone();
+        let ask = async {
+            let mut cmand = cmand_client::connect(&self.cmand).await?;
+            let request = cmand_client::Request::Probe { node, boot_id };
+            cmand.0.send(&request).await?;
+            loop {
+                if let ServerFrame::Reply { reply, .. } = cmand.1.next().await? {
+                    return Ok::<_, CallError>(reply);
+                }
+            }
+        };
+        match tokio::time::timeout(CALL_TIMEOUT, ask).await {
+            Ok(Ok(Ok(cmand_client::Reply::Alive(false)))) => Ok(()),
+            Ok(Ok(Ok(cmand_client::Reply::Alive(true)))) => Err(
+                "the agent says that it is done, and the node still answers heartbeats; is the \
+                 plug the node's?"
+                    .to_owned(),
+            ),
+            Ok(Ok(Ok(_))) => Err("cmand answered something else; is it of another version?".into()),
+            Ok(Ok(Err(refusal))) => {
+                Err(format!("cmand does not say whether it stopped: {refusal}"))
+            }
+            Ok(Err(error)) => Err(format!("cmand does not say whether it stopped: {error}")),
+            Err(_) => Err("cmand does not say whether it stopped within 10 s".to_owned()),
+        }
+    }
+}
+
+/// Tries the methods in order until one succeeds and the node has stopped. The error says what each of them said.
 async fn fence(
     node: &str,
     methods: &[Method],
     known: &BTreeMap<String, Metadata>,
+    witness: &Witness,
     tell: impl Fn(Progress),
 ) -> Result<String, String> {
     if methods.is_empty() {
@@ -186,7 +251,11 @@ async fn fence(
     let mut failures = Vec::new();
     for method in methods {
         match method.run(node, known, &tell).await {
-            Ok(()) => return Ok(method.name.clone()),
+            Ok(()) if !method.is_power(known) => return Ok(method.name.clone()),
+            Ok(()) => match witness.has_stopped().await {
+                Ok(()) => return Ok(method.name.clone()),
+                Err(why) => failures.push(format!("method {}: {why}", method.name)),
+            },
             Err(failure) => failures.push(format!("method {}: {failure}", method.name)),
         }
     }
@@ -198,6 +267,8 @@ mod tests {
     use std::time::Duration;
 
     use cluster_rt::config::Options;
+    use cluster_rt::server::Input;
+    use cluster_rt::server::Server;
     use fence_agent::Call;
 
     use super::*;
@@ -216,33 +287,83 @@ mod tests {
         }
     }
 
+    /// A cmand that answers questions whether a node lives, in this order, then always no.
+    fn cmand(name: &str, alive: &[bool]) -> PathBuf {
+        let file = format!("fenced-agent-{}-{name}.sock", std::process::id());
+        let path = std::env::temp_dir().join(file);
+        let _ = std::fs::remove_file(&path);
+        let mut server = Server::<cmand_client::Request>::bind(&path).unwrap();
+        let mut answers = alive.to_vec().into_iter();
+        tokio::spawn(async move {
+            loop {
+                if let Input::Request { client, id, .. } = server.next().await {
+                    let alive = answers.next().unwrap_or(false);
+                    server.reply(client, id, Ok(cmand_client::Reply::Alive(alive)));
+                }
+            }
+        });
+        path
+    }
+
+    fn witness(cmand: PathBuf) -> Witness {
+        Witness {
+            cmand,
+            node: NodeId(2),
+            boot_id: None,
+        }
+    }
+
+    #[tokio::test]
+    async fn an_agent_is_not_believed_while_the_node_lives() {
+        let known = BTreeMap::new();
+        let both = [method("first", "true"), method("second", "true")];
+        let one_lie = witness(cmand("one", &[true]));
+        let result = fence("n2", &both, &known, &one_lie, |_| {}).await;
+        assert_eq!(result, Ok("second".into()));
+        let lies = witness(cmand("both", &[true, true]));
+        let error = fence("n2", &both, &known, &lies, |_| {}).await.unwrap_err();
+        assert!(
+            error.contains("method second: the agent says that it is done, and"),
+            "{error}"
+        );
+        let gone = witness(PathBuf::from("/nonexistent"));
+        let error = fence("n2", &both, &known, &gone, |_| {}).await.unwrap_err();
+        assert!(
+            error.contains("cmand does not say whether it stopped"),
+            "{error}"
+        );
+    }
+
     #[tokio::test]
     async fn the_next_method_is_tried_and_every_failure_told() {
         let known = BTreeMap::new();
+        let silent = witness(cmand("next", &[]));
         let (bad, good) = (method("first", "false"), method("second", "true"));
         let both = [bad.clone(), good];
         assert_eq!(
-            fence("n2", &both, &known, |_| {}).await,
+            fence("n2", &both, &known, &silent, |_| {}).await,
             Ok("second".into())
         );
-        let error = fence("n2", &[bad], &known, |_| {}).await.unwrap_err();
+        let error = fence("n2", &[bad], &known, &silent, |_| {})
+            .await
+            .unwrap_err();
         assert!(
             error.contains("method first: device test: agent false"),
             "{error}"
         );
-        let error = fence("n2", &[], &known, |_| {}).await.unwrap_err();
+        let error = fence("n2", &[], &known, &silent, |_| {}).await.unwrap_err();
         assert!(error.contains("no fence method"), "{error}");
     }
 
     #[tokio::test]
     async fn a_spared_node_has_no_run_and_nothing_is_reported_of_it() {
-        let mut agents = Agents::new(BTreeMap::new());
-        agents.fence(NodeId(2), "n2".into(), 1, vec![method("m", "cat")]);
+        let mut agents = Agents::new(BTreeMap::new(), &cmand("spared", &[]));
+        agents.fence((NodeId(2), None), "n2".into(), 1, vec![method("m", "cat")]);
         assert!(!agents.spare(NodeId(3)));
         assert!(agents.is_against(NodeId(2), 1) && !agents.is_against(NodeId(2), 2));
         assert!(agents.spare(NodeId(2)) && !agents.spare(NodeId(2)));
         assert!(!agents.is_against(NodeId(2), 1));
-        agents.fence(NodeId(3), "n3".into(), 2, vec![method("m", "true")]);
+        agents.fence((NodeId(3), None), "n3".into(), 2, vec![method("m", "true")]);
         loop {
             match agents.next().await.unwrap() {
                 Report::Progress { node, .. } => assert_eq!(node, NodeId(3)),
@@ -257,7 +378,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_watched_device_is_reported_with_what_it_said() {
-        let mut agents = Agents::new(BTreeMap::new());
+        let mut agents = Agents::new(BTreeMap::new(), Path::new("/nonexistent"));
         let mut device = Device {
             call: method("m", "false").calls.remove(0).0,
             interval: Some(Duration::from_secs(3600)),

@@ -158,7 +158,7 @@ impl Daemon {
         for complaint in &settings.plan.complaints {
             tracing::error!(%complaint, "fencing may fail; mend cluster.toml or install the agent");
         }
-        let mut agents = Agents::new(std::mem::take(&mut settings.plan.known));
+        let mut agents = Agents::new(std::mem::take(&mut settings.plan.known), cmand);
         let devices = &settings.plan.devices;
         devices.iter().for_each(|device| agents.watch(device));
         let devices = devices
@@ -352,8 +352,12 @@ impl Daemon {
             tracing::info!(%node, name, attempt, "fencing");
         }
         let methods = self.settings.plan.methods.get(&node);
-        self.agents
-            .fence(node, name, run, methods.cloned().unwrap_or_default());
+        let methods = methods.cloned().unwrap_or_default();
+        let mut victims = self.domain.victims();
+        let victim = victims.find(|(victim, _)| *victim == node);
+        let boot_id = victim.and_then(|(_, victim)| victim.boot_id.clone());
+        drop(victims);
+        self.agents.fence((node, boot_id), name, run, methods);
         self.verbose = verbose;
     }
 

@@ -133,6 +133,8 @@ fn view(number: u64, ids: &[u32], failed: &[u32]) -> Event {
 struct Cmand {
     server: Server<cmand_client::Request>,
     client: Option<ClientId>,
+    /// How often it says that a node lives that was said to be fenced.
+    lives: u32,
 }
 
 impl Cmand {
@@ -140,6 +142,7 @@ impl Cmand {
         Self {
             server: Server::bind(&dir.join("cmand.sock")).unwrap(),
             client: None,
+            lives: 0,
         }
     }
 
@@ -185,6 +188,15 @@ impl Cmand {
                     request,
                     ..
                 } => {
+                    if let cmand_client::Request::Probe { node, boot_id } = &request {
+                        let boot = format!("boot-{node}");
+                        assert!(boot_id.as_ref().is_none_or(|asked| *asked == boot));
+                        let alive = self.lives > 0;
+                        self.lives = self.lives.saturating_sub(1);
+                        self.server
+                            .reply(client, id, Ok(cmand_client::Reply::Alive(alive)));
+                        continue;
+                    }
                     self.server.reply(client, id, Ok(cmand_client::Reply::Done));
                     return (client, request);
                 }
@@ -290,6 +302,26 @@ async fn a_failed_node_is_fenced_by_the_agent_and_then_only_called_safe() {
     for line in ["action=reboot", "plug=n2", "nodename=n2"] {
         assert!(log.lines().any(|l| l == line), "{line} in {log}");
     }
+}
+
+#[tokio::test]
+async fn a_node_that_lives_is_a_victim_still_whatever_its_agent_says() {
+    let dir = place("lives");
+    let mut cmand = Cmand::bind(&dir);
+    cmand.lives = 1;
+    let mut daemon = fenced(&dir, "n1");
+    cmand.admit().await;
+    let mut client = subscribe(&dir).await;
+    until(&mut client, &state(1, &[])).await;
+    cmand.say(view(2, &[1, 2], &[3]));
+    until(&mut client, &state(2, &[3])).await;
+    // The second run, after the pause, is the first that is believed.
+    let done = cmand.relay().await;
+    assert!(done.contains(r#""done":{"node":3"#), "{done}");
+    let asked = std::fs::read_to_string(dir.join("agent.log")).unwrap();
+    assert_eq!(asked.matches("plug=n3").count(), 2, "{asked}");
+    until(&mut client, &state(2, &[])).await;
+    daemon.kill().await.unwrap();
 }
 
 #[tokio::test]

@@ -152,6 +152,14 @@ pub enum Request {
         #[serde(with = "payload")]
         payload: Vec<u8>,
     },
+    /// Whether a node lives: answers a heartbeat sent after this question. The answer takes two
+    /// heartbeats at most.
+    Probe {
+        /// Which node.
+        node: NodeId,
+        /// In which boot; in any, if it was never seen.
+        boot_id: Option<String>,
+    },
     /// This node's configuration file is the cluster's: found views with it, and go on beside the
     /// nodes with another one that are heard now.
     AcceptConfig,
@@ -176,6 +184,7 @@ impl Request {
             | Self::GroupJoin { .. }
             | Self::GroupLeave { .. }
             | Self::GroupSend { .. }
+            | Self::Probe { .. }
             | Self::AcceptConfig
             | Self::Leave { .. } => false,
         }
@@ -194,6 +203,8 @@ pub enum Reply {
     Nodes(Vec<Node>),
     /// To [`Request::Dump`].
     Dump(String),
+    /// To [`Request::Probe`].
+    Alive(bool),
     /// To [`Request::AcceptConfig`]: a sentence about each node with another file.
     Accepted(Vec<String>),
 }

@@ -13,6 +13,7 @@ mod hear;
 mod install;
 mod local;
 mod plan;
+mod probe;
 mod propose;
 mod status;
 mod strangers;
@@ -54,6 +55,7 @@ pub use status::Status;
 
 use dropped::Dropped;
 use local::LocalGroup;
+use probe::Probe;
 use propose::Proposer;
 use strangers::Strangers;
 
@@ -169,6 +171,8 @@ pub struct Core {
     #[cfg(test)]
     plans: u64,
     dropped: Dropped,
+    /// Questions whether a node lives.
+    probes: Vec<Probe>,
 }
 
 impl Core {
@@ -228,6 +232,7 @@ impl Core {
             #[cfg(test)]
             plans: 0,
             dropped: Dropped::default(),
+            probes: Vec::new(),
             config,
         }
     }
@@ -267,6 +272,7 @@ impl Core {
             self.look_at = None;
             self.look(now, fx);
         }
+        self.look_after_probes(now, fx);
         self.dropped.sum_up(now, fx);
         self.changed = true;
         self.settle(now, fx);

@@ -79,6 +79,13 @@ pub enum Effect {
     },
     /// This node has left cleanly and the others know. Nothing follows.
     Left,
+    /// The answer to [`crate::Core::probe`].
+    Probed {
+        /// The question's.
+        token: u64,
+        /// Whether the node answered a heartbeat sent after the question.
+        alive: bool,
+    },
     /// Keep this for the next life ([`crate::Config::view_floor`], [`crate::Config::remembered`]).
     Remember {
         /// Never smaller than before.

@@ -109,6 +109,16 @@ impl std::fmt::Display for BootId {
     }
 }
 
+impl BootId {
+    /// Reads the kernel's way of writing it.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let digits: String = text.trim().chars().filter(|c| *c != '-').collect();
+        let number = u128::from_str_radix(&digits, 16).ok()?;
+        (digits.len() == 32).then(|| Self(number.to_be_bytes()))
+    }
+}
+
 impl std::fmt::Debug for BootId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{self}")

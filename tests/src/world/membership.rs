@@ -258,6 +258,9 @@ impl World {
             Effect::Remember { view_floor, config } => {
                 self.machine(node).memory = (view_floor, config);
             }
+            Effect::Probed { .. } => {
+                return broken(format!("node {node}: a probe nobody asked for"));
+            }
             Effect::Log { text, .. } => trace!(self, "node {node} cmand: {text}"),
         }
         Ok(())

@@ -126,19 +126,27 @@ fn run(options: &Options) -> anyhow::Result<u8> {
         }
         Command::Leave { force } => match ask(options, &Request::Leave { force: *force })? {
             Reply::Done => {}
-            Reply::Status(_) | Reply::Nodes(_) | Reply::Dump(_) | Reply::Accepted(_) => {
+            Reply::Status(_)
+            | Reply::Nodes(_)
+            | Reply::Dump(_)
+            | Reply::Accepted(_)
+            | Reply::Alive(_) => {
                 return wrong_answer();
             }
         },
         Command::Config(ConfigCommand::Accept) => match ask(options, &Request::AcceptConfig)? {
             Reply::Accepted(beside) => render::accepted(&mut out, &beside)?,
-            Reply::Done | Reply::Status(_) | Reply::Nodes(_) | Reply::Dump(_) => {
+            Reply::Done | Reply::Status(_) | Reply::Nodes(_) | Reply::Dump(_) | Reply::Alive(_) => {
                 return wrong_answer();
             }
         },
         Command::Dump => match ask(options, &Request::Dump)? {
             Reply::Dump(text) => out.write_all(text.as_bytes())?,
-            Reply::Done | Reply::Status(_) | Reply::Nodes(_) | Reply::Accepted(_) => {
+            Reply::Done
+            | Reply::Status(_)
+            | Reply::Nodes(_)
+            | Reply::Accepted(_)
+            | Reply::Alive(_) => {
                 return wrong_answer();
             }
         },
@@ -153,14 +161,18 @@ fn ask(options: &Options, request: &Request) -> anyhow::Result<Reply> {
 fn status(options: &Options) -> anyhow::Result<Status> {
     match ask(options, &Request::Status)? {
         Reply::Status(status) => Ok(*status),
-        Reply::Done | Reply::Nodes(_) | Reply::Dump(_) | Reply::Accepted(_) => wrong_answer(),
+        Reply::Done | Reply::Nodes(_) | Reply::Dump(_) | Reply::Accepted(_) | Reply::Alive(_) => {
+            wrong_answer()
+        }
     }
 }
 
 fn nodes(options: &Options) -> anyhow::Result<Vec<Node>> {
     match ask(options, &Request::Nodes)? {
         Reply::Nodes(nodes) => Ok(nodes),
-        Reply::Done | Reply::Status(_) | Reply::Dump(_) | Reply::Accepted(_) => wrong_answer(),
+        Reply::Done | Reply::Status(_) | Reply::Dump(_) | Reply::Accepted(_) | Reply::Alive(_) => {
+            wrong_answer()
+        }
     }
 }
 

@@ -106,6 +106,9 @@ impl Core {
             return Err(Drop::Rival);
         };
         let proven = self.proves_life(now, &beat);
+        if proven {
+            self.answer_probes(header.from, &beat, fx);
+        }
         let patience_ms = self.config.interval_ms() * 2;
         let detection_ms = self.config.detection_ms;
         let Some(peer) = self.peers.get_mut(&header.from) else {
@@ -215,6 +218,9 @@ impl Core {
         fx: &mut dyn Sink,
     ) {
         let proven = self.proves_life(now, &beat);
+        if proven {
+            self.answer_probes(from, &beat, fx);
+        }
         let digest = self.digest;
         let (detection_ms, late_ms) = (self.config.detection_ms, self.config.late_ms());
         let Some(peer) = self.peers.get_mut(&from) else {
@@ -360,6 +366,7 @@ impl Core {
                 }
             }
         }
+        self.begin_probes_again(now);
         self.acceptor.promised_at = now;
         self.settling = None;
         self.outvoted_since = None;

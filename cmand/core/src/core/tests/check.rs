@@ -80,6 +80,8 @@ pub(super) struct History {
     /// Nodes go by files of their own: two views at once, and quorums of other sizes, are right.
     pub(super) files_differ: bool,
     log: BTreeMap<NodeId, Vec<String>>,
+    /// Answers to questions whether a node lives.
+    pub(super) probed: Vec<(u64, bool)>,
     quorum: usize,
     lives: BTreeMap<Life, Record>,
     present: BTreeMap<NodeId, Incarnation>,
@@ -99,6 +101,7 @@ impl History {
         Self {
             files_differ: false,
             log: BTreeMap::new(),
+            probed: Vec::new(),
             quorum: count as usize / 2 + 1,
             lives: BTreeMap::new(),
             present: BTreeMap::new(),
@@ -160,6 +163,7 @@ impl History {
             | Effect::Rejoining { .. }
             | Effect::Left
             | Effect::Remember { .. } => {}
+            Effect::Probed { token, alive } => self.probed.push((token, alive)),
             Effect::Log { text, .. } => self.log.entry(node).or_default().push(text),
         }
     }

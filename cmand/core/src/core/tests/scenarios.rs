@@ -709,3 +709,54 @@ fn drops_are_logged_for_each_sender_and_summed_up() {
     assert_eq!(more("more=82 last_from=10.0.0.2:5405"), 1, "{told:?}");
     assert_eq!(more("more=999 last_from=10.9.9.9:1099"), 1, "{told:?}");
 }
+
+/// Asks n1 about n3, and says what and when it answered.
+fn probed(cluster: &mut Cluster, boot: Option<crate::BootId>, ms: u64) -> Option<(bool, u64)> {
+    cluster.history.probed.clear();
+    cluster
+        .with(NodeId(1), |core, now, fx| {
+            core.probe(now, 7, NodeId(3), boot, fx)
+        })
+        .unwrap();
+    let took = cluster.run_until(ms, |cluster| !cluster.history.probed.is_empty());
+    took.map(|took| (cluster.history.probed == [(7, true)], took))
+}
+
+#[test]
+fn a_node_lives_if_it_answers_what_was_sent_after_the_question() {
+    let mut cluster = whole(3);
+    let boot = Some(crate::BootId([3; 16]));
+    let (alive, took) = probed(&mut cluster, boot, 1000).unwrap();
+    assert!(alive && took <= DETECTION_MS / 4 + 10, "{alive} {took}");
+    assert!(probed(&mut cluster, None, 1000).unwrap().0);
+    let other = Some(crate::BootId([9; 16]));
+    let (alive, _) = probed(&mut cluster, other, 1000).unwrap();
+    assert!(!alive, "another boot of it has ended");
+    // Its last answers are on the way when it is switched off.
+    cluster.faults.delay_ms_max = 60;
+    cluster.run(500);
+    cluster.crash(NodeId(3));
+    let (alive, took) = probed(&mut cluster, boot, 1000).unwrap();
+    assert!(!alive && took >= DETECTION_MS / 4, "{took}");
+    assert!(took <= DETECTION_MS / 2, "{took}");
+    let (alive, took) = probed(&mut cluster, boot, 1000).unwrap();
+    assert!(!alive && took == 0, "it was silent already: {took}");
+    cluster.start(NodeId(3));
+    assert!(cluster.run_until(3000, Cluster::is_whole).is_some());
+    assert!(probed(&mut cluster, None, 1000).unwrap().0, "it is back");
+}
+
+#[test]
+fn a_node_that_was_not_scheduled_does_not_call_another_one_silent_for_that() {
+    let mut cluster = whole(3);
+    cluster.history.probed.clear();
+    cluster
+        .with(NodeId(1), |core, now, fx| {
+            core.probe(now, 7, NodeId(3), None, fx)
+        })
+        .unwrap();
+    let until = cluster.now.after(700);
+    cluster.nodes.get_mut(&NodeId(1)).unwrap().paused_until = Some(until);
+    cluster.run_until(2000, |cluster| !cluster.history.probed.is_empty());
+    assert_eq!(cluster.history.probed, [(7, true)]);
+}

@@ -234,7 +234,8 @@ impl Witness {
     }
 }
 
-/// Tries the methods in order until one succeeds and the node has stopped. The error says what each of them said.
+/// Tries the methods in order until one succeeds and the node has stopped. The error says what each
+/// of them said.
 async fn fence(
     node: &str,
     methods: &[Method],
@@ -264,6 +265,7 @@ async fn fence(
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
     use std::time::Duration;
 
     use cluster_rt::config::Options;
@@ -293,11 +295,11 @@ mod tests {
         let path = std::env::temp_dir().join(file);
         let _ = std::fs::remove_file(&path);
         let mut server = Server::<cmand_client::Request>::bind(&path).unwrap();
-        let mut answers = alive.to_vec().into_iter();
+        let mut answers = VecDeque::from(alive.to_vec());
         tokio::spawn(async move {
             loop {
                 if let Input::Request { client, id, .. } = server.next().await {
-                    let alive = answers.next().unwrap_or(false);
+                    let alive = answers.pop_front().unwrap_or(false);
                     server.reply(client, id, Ok(cmand_client::Reply::Alive(alive)));
                 }
             }

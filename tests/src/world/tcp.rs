@@ -211,7 +211,8 @@ impl World {
     fn push(&mut self, to: Socket, segment: Segment) {
         let delay = self.random.within(0, self.plan.wire_ms);
         let now_ms = self.now_ms;
-        let Some(end) = self.end_of(to) else {
+        let Some(end) = self.end_of(to).filter(|end| !end.is_reset) else {
+            // There is no connection any more at that end.
             return;
         };
         let at = now_ms + delay;

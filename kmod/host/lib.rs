@@ -7,5 +7,5 @@ pub mod callback_fifo;
 #[path = "../lockcore/mod.rs"]
 pub mod lockcore;
 pub mod platform;
-#[path = "../uapi/mod.rs"]
-pub mod uapi;
+
+pub use dlm_uapi as uapi;

@@ -6,9 +6,7 @@
 
 use crate::platform::{KVec, Result, GFP};
 
-/// Id of a node, never 0.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct NodeId(pub u32);
+pub use crate::uapi::node::NodeId;
 
 /// A member of a lockspace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,8 +6,12 @@
 
 pub mod attributes;
 
+use core::fmt;
+
 /// Name of the family.
 pub const FAMILY: &str = "dlm";
+/// Version in the generic netlink header; the family does not look at it.
+pub const HEADER_VERSION: u8 = 1;
 /// Version of the family; the attribute `abi-version` carries it.
 pub const ABI_VERSION: u32 = 1;
 /// The multicast group that notifications go to.
@@ -57,6 +61,18 @@ macro_rules! numbers {
                 match self {
                     $(Self::$variant => $text,)+
                 }
+            }
+        }
+
+        impl From<$name> for $int {
+            fn from(it: $name) -> Self {
+                it.raw()
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.name())
             }
         }
     };

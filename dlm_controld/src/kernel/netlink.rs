@@ -13,7 +13,7 @@ use std::time::Duration;
 use std::time::Instant;
 
 use dlm_client::Client;
-use dlm_client::LockspaceState;
+use dlm_client::LsState;
 use dlm_client::Member;
 use dlm_client::Role;
 use dlm_controld_core::Start;
@@ -132,14 +132,13 @@ impl Kernel for Netlink {
         let found = |lockspace: dlm_client::Lockspace| Found {
             name: lockspace.name,
             request: match lockspace.state {
-                LockspaceState::New => Request::Join {
+                LsState::New => Request::Join {
                     flags: lockspace.flags,
                 },
-                LockspaceState::Leaving => Request::Leave,
-                LockspaceState::Stopped
-                | LockspaceState::Recovering
-                | LockspaceState::Running
-                | LockspaceState::Failed => Request::Unknown,
+                LsState::Leaving => Request::Leave,
+                LsState::Stopped | LsState::Recovering | LsState::Running | LsState::Failed => {
+                    Request::Unknown
+                }
             },
         };
         Ok(self.client().lockspaces()?.into_iter().map(found).collect())

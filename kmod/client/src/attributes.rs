@@ -6,6 +6,7 @@
 
 use std::net::IpAddr;
 
+use dlm_uapi::netlink::FAMILY;
 use netlink_packet_core::DecodeError;
 use netlink_packet_core::DefaultNla;
 use netlink_packet_core::Emitable;
@@ -14,8 +15,6 @@ use netlink_packet_core::NlasIterator;
 use netlink_packet_core::ParseableParametrized;
 use netlink_packet_generic::GenlFamily;
 use netlink_packet_generic::GenlHeader;
-
-use crate::abi;
 
 /// A command with its attributes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,7 +26,7 @@ pub(crate) struct Packet {
 
 impl GenlFamily for Packet {
     fn family_name() -> &'static str {
-        abi::FAMILY
+        FAMILY
     }
 
     fn command(&self) -> u8 {
@@ -68,43 +67,43 @@ impl Attributes {
         Self::default()
     }
 
-    fn with(mut self, kind: u16, value: &[u8]) -> Self {
-        self.0.push((kind, value.to_vec()));
+    fn with(mut self, kind: impl Into<u16>, value: &[u8]) -> Self {
+        self.0.push((kind.into(), value.to_vec()));
         self
     }
 
-    pub(crate) fn u8(self, kind: u16, value: u8) -> Self {
+    pub(crate) fn u8(self, kind: impl Into<u16>, value: u8) -> Self {
         self.with(kind, &[value])
     }
 
-    pub(crate) fn u32(self, kind: u16, value: u32) -> Self {
+    pub(crate) fn u32(self, kind: impl Into<u16>, value: u32) -> Self {
         self.with(kind, &value.to_ne_bytes())
     }
 
-    pub(crate) fn i32(self, kind: u16, value: i32) -> Self {
+    pub(crate) fn i32(self, kind: impl Into<u16>, value: i32) -> Self {
         self.with(kind, &value.to_ne_bytes())
     }
 
-    pub(crate) fn u64(self, kind: u16, value: u64) -> Self {
+    pub(crate) fn u64(self, kind: impl Into<u16>, value: u64) -> Self {
         self.with(kind, &value.to_ne_bytes())
     }
 
     /// With the terminating zero that the kernel's string attributes have.
-    pub(crate) fn string(self, kind: u16, value: &str) -> Self {
+    pub(crate) fn string(self, kind: impl Into<u16>, value: &str) -> Self {
         self.with(kind, &[value.as_bytes(), b"\0"].concat())
     }
 
-    pub(crate) fn address(self, kind: u16, value: IpAddr) -> Self {
+    pub(crate) fn address(self, kind: impl Into<u16>, value: IpAddr) -> Self {
         match value {
             IpAddr::V4(address) => self.with(kind, &address.octets()),
             IpAddr::V6(address) => self.with(kind, &address.octets()),
         }
     }
 
-    pub(crate) fn nest(self, kind: u16, inner: &Self) -> Self {
+    pub(crate) fn nest(self, kind: impl Into<u16>, inner: &Self) -> Self {
         let mut value = vec![0; inner.length()];
         inner.emit(&mut value);
-        self.with(kind | NLA_F_NESTED, &value)
+        self.with(kind.into() | NLA_F_NESTED, &value)
     }
 
     fn nlas(&self) -> Vec<DefaultNla> {
@@ -144,14 +143,16 @@ impl Attributes {
     }
 
     /// Every value of this number.
-    pub(crate) fn all(&self, kind: u16) -> impl Iterator<Item = &[u8]> {
+    pub(crate) fn all(&self, kind: impl Into<u16>) -> impl Iterator<Item = &[u8]> {
+        let kind = kind.into();
         self.0
             .iter()
             .filter(move |(other, _)| *other == kind)
             .map(|(_, value)| value.as_slice())
     }
 
-    fn fixed<const N: usize>(&self, kind: u16) -> Result<Option<[u8; N]>, DecodeError> {
+    fn fixed<const N: usize>(&self, kind: impl Into<u16>) -> Result<Option<[u8; N]>, DecodeError> {
+        let kind = kind.into();
         let Some(value) = self.all(kind).next() else {
             return Ok(None);
         };
@@ -159,31 +160,31 @@ impl Attributes {
         Ok(Some(value.try_into().map_err(wrong)?))
     }
 
-    pub(crate) fn get_u8(&self, kind: u16) -> Result<Option<u8>, DecodeError> {
+    pub(crate) fn get_u8(&self, kind: impl Into<u16>) -> Result<Option<u8>, DecodeError> {
         Ok(self.fixed(kind)?.map(u8::from_ne_bytes))
     }
 
-    pub(crate) fn get_u16(&self, kind: u16) -> Result<Option<u16>, DecodeError> {
+    pub(crate) fn get_u16(&self, kind: impl Into<u16>) -> Result<Option<u16>, DecodeError> {
         Ok(self.fixed(kind)?.map(u16::from_ne_bytes))
     }
 
-    pub(crate) fn get_u32(&self, kind: u16) -> Result<Option<u32>, DecodeError> {
+    pub(crate) fn get_u32(&self, kind: impl Into<u16>) -> Result<Option<u32>, DecodeError> {
         Ok(self.fixed(kind)?.map(u32::from_ne_bytes))
     }
 
-    pub(crate) fn get_i32(&self, kind: u16) -> Result<Option<i32>, DecodeError> {
+    pub(crate) fn get_i32(&self, kind: impl Into<u16>) -> Result<Option<i32>, DecodeError> {
         Ok(self.fixed(kind)?.map(i32::from_ne_bytes))
     }
 
-    pub(crate) fn get_u64(&self, kind: u16) -> Result<Option<u64>, DecodeError> {
+    pub(crate) fn get_u64(&self, kind: impl Into<u16>) -> Result<Option<u64>, DecodeError> {
         Ok(self.fixed(kind)?.map(u64::from_ne_bytes))
     }
 
-    pub(crate) fn get_string(&self, kind: u16) -> Result<Option<String>, DecodeError> {
+    pub(crate) fn get_string(&self, kind: impl Into<u16>) -> Result<Option<String>, DecodeError> {
         self.all(kind).next().map(text).transpose()
     }
 
-    pub(crate) fn get_address(&self, kind: u16) -> Result<Option<IpAddr>, DecodeError> {
+    pub(crate) fn get_address(&self, kind: impl Into<u16>) -> Result<Option<IpAddr>, DecodeError> {
         let Some(value) = self.all(kind).next() else {
             return Ok(None);
         };
@@ -213,6 +214,8 @@ pub(crate) fn required<T>(value: Option<T>, what: &str) -> Result<T, DecodeError
 
 #[cfg(test)]
 mod tests {
+    use dlm_uapi::netlink::Attr;
+    use dlm_uapi::netlink::MemberAttr;
     use proptest::prelude::*;
 
     use super::*;
@@ -225,12 +228,14 @@ mod tests {
 
     #[test]
     fn attributes_have_their_golden_bytes() {
-        let inner = Attributes::new().u32(1, 7).u32(2, 1);
+        let inner = Attributes::new()
+            .u32(MemberAttr::NodeId, 7)
+            .u32(MemberAttr::Weight, 1);
         let all = Attributes::new()
-            .string(8, "ls")
-            .u8(6, 1)
-            .nest(10, &inner)
-            .i32(12, -2);
+            .string(Attr::LsName, "ls")
+            .u8(Attr::Up, 1)
+            .nest(Attr::Member, &inner)
+            .i32(Attr::Result, -2);
         #[rustfmt::skip]
         let golden = [
             7, 0, 8, 0, b'l', b's', 0, 0,
@@ -246,26 +251,30 @@ mod tests {
         let v4: IpAddr = "192.0.2.1".parse().unwrap();
         let v6: IpAddr = "2001:db8::1".parse().unwrap();
         let all = Attributes::new()
-            .u64(4, u64::MAX)
-            .address(5, v4)
-            .string(2, "c")
-            .u32(9, 3);
+            .u64(Attr::Incarnation, u64::MAX)
+            .address(Attr::Address, v4)
+            .string(Attr::ClusterName, "c")
+            .u32(Attr::LsId, 3);
         let read = Attributes::parse(&bytes(&all)).unwrap();
-        assert_eq!(read.get_u64(4).unwrap(), Some(u64::MAX));
-        assert_eq!(read.get_address(5).unwrap(), Some(v4));
-        assert_eq!(read.get_string(2).unwrap().as_deref(), Some("c"));
-        assert_eq!(read.get_u32(9).unwrap(), Some(3));
-        assert_eq!(read.get_u32(10).unwrap(), None);
-        assert!(read.get_u32(4).is_err());
-        let read = Attributes::parse(&bytes(&Attributes::new().address(5, v6))).unwrap();
-        assert_eq!(read.get_address(5).unwrap(), Some(v6));
+        assert_eq!(read.get_u64(Attr::Incarnation).unwrap(), Some(u64::MAX));
+        assert_eq!(read.get_address(Attr::Address).unwrap(), Some(v4));
+        assert_eq!(
+            read.get_string(Attr::ClusterName).unwrap().as_deref(),
+            Some("c")
+        );
+        assert_eq!(read.get_u32(Attr::LsId).unwrap(), Some(3));
+        assert_eq!(read.get_u32(Attr::Member).unwrap(), None);
+        assert!(read.get_u32(Attr::Incarnation).is_err());
+        let read =
+            Attributes::parse(&bytes(&Attributes::new().address(Attr::Address, v6))).unwrap();
+        assert_eq!(read.get_address(Attr::Address).unwrap(), Some(v6));
     }
 
     proptest! {
         #[test]
         fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             if let Ok(read) = Attributes::parse(&bytes) {
-                for kind in 0..40 {
+                for kind in 0_u16..40 {
                     let _ = read.get_u64(kind);
                     let _ = read.get_string(kind);
                     let _ = read.get_address(kind);

@@ -4,14 +4,18 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use dlm_uapi::netlink;
+use dlm_uapi::netlink::Attr;
+use dlm_uapi::netlink::Command;
+use dlm_uapi::netlink::LsState;
+use dlm_uapi::netlink::MemberAttr;
+use dlm_uapi::netlink::PeerState;
+use dlm_uapi::netlink::Role;
+use dlm_uapi::netlink::Suspicion;
 use netlink_packet_core::DecodeError;
 use netlink_packet_core::NLM_F_ACK;
 use netlink_packet_core::NLM_F_DUMP;
 
-use crate::abi;
-use crate::abi::attribute;
-use crate::abi::command;
-use crate::abi::member;
 use crate::attributes::Attributes;
 use crate::attributes::Packet;
 use crate::attributes::required;
@@ -19,15 +23,11 @@ use crate::error::Error;
 use crate::socket;
 use crate::socket::Channel;
 use crate::types::Lockspace;
-use crate::types::LockspaceState;
 use crate::types::Node;
 use crate::types::NodeUpdate;
-use crate::types::PeerState;
-use crate::types::Role;
 use crate::types::Slot;
 use crate::types::Start;
 use crate::types::Status;
-use crate::types::Suspicion;
 
 /// How long an answer may take unless the caller says otherwise. The kernel
 /// answers everything but a stop at once.
@@ -48,7 +48,7 @@ impl Client {
     /// [`Error::NotLoaded`] when the kernel has no such family.
     pub fn open() -> Result<Self, Error> {
         let mut channel = Channel::open(LIMIT)?;
-        let family = channel.family(abi::FAMILY)?.id;
+        let family = channel.family(netlink::FAMILY)?.id;
         Ok(Self { channel, family })
     }
 
@@ -64,9 +64,9 @@ impl Client {
     /// module is of another version, `EPERM` without the rights.
     pub fn claim(&mut self, role: Role) -> Result<(), Error> {
         let all = Attributes::new()
-            .u32(attribute::ROLE, role.raw())
-            .u32(attribute::ABI_VERSION, abi::ABI_VERSION);
-        self.act(&format!("claim of role {role}"), command::CLAIM, all)
+            .u32(Attr::Role, role.raw())
+            .u32(Attr::AbiVersion, netlink::ABI_VERSION);
+        self.act(&format!("claim of role {role}"), Command::Claim, all)
     }
 
     /// Tells the cluster's name and who this node is. Membership role.
@@ -81,13 +81,13 @@ impl Client {
         address: IpAddr,
     ) -> Result<(), Error> {
         let all = Attributes::new()
-            .string(attribute::CLUSTER_NAME, name("cluster name", cluster)?)
-            .u32(attribute::NODE_ID, node)
-            .u64(attribute::INCARNATION, incarnation)
-            .address(attribute::ADDRESS, address);
+            .string(Attr::ClusterName, name("cluster name", cluster)?)
+            .u32(Attr::NodeId, node)
+            .u64(Attr::Incarnation, incarnation)
+            .address(Attr::Address, address);
         self.act(
             &format!("cluster-set of {cluster}"),
-            command::CLUSTER_SET,
+            Command::ClusterSet,
             all,
         )
     }
@@ -98,13 +98,13 @@ impl Client {
     /// [`Error::Refused`].
     pub fn node_set(&mut self, node: &NodeUpdate) -> Result<(), Error> {
         let all = Attributes::new()
-            .u32(attribute::NODE_ID, node.node)
-            .u64(attribute::INCARNATION, node.incarnation)
-            .address(attribute::ADDRESS, node.address)
-            .u8(attribute::UP, node.up.into());
+            .u32(Attr::NodeId, node.node)
+            .u64(Attr::Incarnation, node.incarnation)
+            .address(Attr::Address, node.address)
+            .u8(Attr::Up, node.up.into());
         self.act(
             &format!("node-set of node {}", node.node),
-            command::NODE_SET,
+            Command::NodeSet,
             all,
         )
     }
@@ -114,8 +114,8 @@ impl Client {
     /// # Errors
     /// [`Error::Refused`].
     pub fn node_del(&mut self, node: u32) -> Result<(), Error> {
-        let all = Attributes::new().u32(attribute::NODE_ID, node);
-        self.act(&format!("node-del of node {node}"), command::NODE_DEL, all)
+        let all = Attributes::new().u32(Attr::NodeId, node);
+        self.act(&format!("node-del of node {node}"), Command::NodeDel, all)
     }
 
     /// Tells whether the view is quorate. Membership role.
@@ -123,8 +123,8 @@ impl Client {
     /// # Errors
     /// [`Error::Refused`].
     pub fn quorum_set(&mut self, quorate: bool) -> Result<(), Error> {
-        let all = Attributes::new().u8(attribute::QUORATE, quorate.into());
-        self.act("quorum-set", command::QUORUM_SET, all)
+        let all = Attributes::new().u8(Attr::Quorate, quorate.into());
+        self.act("quorum-set", Command::QuorumSet, all)
     }
 
     /// Stops a lockspace; returns when it has stopped, which may take as long as
@@ -133,8 +133,8 @@ impl Client {
     /// # Errors
     /// [`Error::Refused`].
     pub fn lockspace_stop(&mut self, lockspace: &str) -> Result<(), Error> {
-        let all = Attributes::new().string(attribute::LS_NAME, lockspace_name(lockspace)?);
-        self.act(&format!("ls-stop of {lockspace}"), command::LS_STOP, all)
+        let all = Attributes::new().string(Attr::LsName, lockspace_name(lockspace)?);
+        self.act(&format!("ls-stop of {lockspace}"), Command::LsStop, all)
     }
 
     /// Starts recovery of a lockspace; returns at once. Lockspaces role.
@@ -144,20 +144,20 @@ impl Client {
     /// node is not one of the members.
     pub fn lockspace_start(&mut self, start: &Start) -> Result<(), Error> {
         let mut all = Attributes::new()
-            .string(attribute::LS_NAME, lockspace_name(&start.name)?)
-            .u32(attribute::LS_ID, start.id);
+            .string(Attr::LsName, lockspace_name(&start.name)?)
+            .u32(Attr::LsId, start.id);
         for one in &start.members {
             let inner = Attributes::new()
-                .u32(member::NODE_ID, one.node)
-                .u32(member::WEIGHT, one.weight);
-            all = all.nest(attribute::MEMBER, &inner);
+                .u32(MemberAttr::NodeId, one.node)
+                .u32(MemberAttr::Weight, one.weight);
+            all = all.nest(Attr::Member, &inner);
         }
         for node in &start.failed {
-            all = all.u32(attribute::FAILED, *node);
+            all = all.u32(Attr::Failed, *node);
         }
         self.act(
             &format!("ls-start of {}", start.name),
-            command::LS_START,
+            Command::LsStart,
             all,
         )
     }
@@ -168,13 +168,9 @@ impl Client {
     /// [`Error::Refused`]: `ENOENT` when nothing is pending.
     pub fn lockspace_answer(&mut self, lockspace: &str, result: i32) -> Result<(), Error> {
         let all = Attributes::new()
-            .string(attribute::LS_NAME, lockspace_name(lockspace)?)
-            .i32(attribute::RESULT, result);
-        self.act(
-            &format!("ls-answer of {lockspace}"),
-            command::LS_ANSWER,
-            all,
-        )
+            .string(Attr::LsName, lockspace_name(lockspace)?)
+            .i32(Attr::Result, result);
+        self.act(&format!("ls-answer of {lockspace}"), Command::LsAnswer, all)
     }
 
     /// One lockspace of this node.
@@ -182,10 +178,10 @@ impl Client {
     /// # Errors
     /// [`Error::Refused`]: `ENOENT` when there is none of this name.
     pub fn lockspace(&mut self, lockspace: &str) -> Result<Lockspace, Error> {
-        let all = Attributes::new().string(attribute::LS_NAME, lockspace_name(lockspace)?);
+        let all = Attributes::new().string(Attr::LsName, lockspace_name(lockspace)?);
         self.get(
             &format!("ls-get of {lockspace}"),
-            command::LS_GET,
+            Command::LsGet,
             all,
             parse_lockspace,
         )
@@ -196,7 +192,7 @@ impl Client {
     /// # Errors
     /// [`Error`].
     pub fn lockspaces(&mut self) -> Result<Vec<Lockspace>, Error> {
-        self.dump("ls-get", command::LS_GET, parse_lockspace)
+        self.dump("ls-get", Command::LsGet, parse_lockspace)
     }
 
     /// One node as the module knows it.
@@ -204,10 +200,10 @@ impl Client {
     /// # Errors
     /// [`Error::Refused`]: `ENOENT` when it does not know it.
     pub fn node(&mut self, node: u32) -> Result<Node, Error> {
-        let all = Attributes::new().u32(attribute::NODE_ID, node);
+        let all = Attributes::new().u32(Attr::NodeId, node);
         self.get(
             &format!("node-get of node {node}"),
-            command::NODE_GET,
+            Command::NodeGet,
             all,
             parse_node,
         )
@@ -218,7 +214,7 @@ impl Client {
     /// # Errors
     /// [`Error`].
     pub fn nodes(&mut self) -> Result<Vec<Node>, Error> {
-        self.dump("node-get", command::NODE_GET, parse_node)
+        self.dump("node-get", Command::NodeGet, parse_node)
     }
 
     /// The module as a whole.
@@ -228,7 +224,7 @@ impl Client {
     pub fn status(&mut self) -> Result<Status, Error> {
         self.get(
             "status-get",
-            command::STATUS_GET,
+            Command::StatusGet,
             Attributes::new(),
             parse_status,
         )
@@ -237,26 +233,26 @@ impl Client {
     fn ask(
         &mut self,
         operation: &str,
-        command: u8,
+        command: Command,
         attributes: Attributes,
         flags: u16,
     ) -> Result<Vec<Attributes>, Error> {
         let packet = Packet {
-            command,
-            version: abi::HEADER_VERSION,
+            command: command.raw(),
+            version: netlink::HEADER_VERSION,
             attributes,
         };
         self.channel.ask(operation, self.family, packet, flags)
     }
 
-    fn act(&mut self, operation: &str, command: u8, all: Attributes) -> Result<(), Error> {
+    fn act(&mut self, operation: &str, command: Command, all: Attributes) -> Result<(), Error> {
         self.ask(operation, command, all, NLM_F_ACK).map(|_| ())
     }
 
     fn get<T>(
         &mut self,
         operation: &str,
-        command: u8,
+        command: Command,
         all: Attributes,
         parse: fn(&Attributes) -> Result<T, DecodeError>,
     ) -> Result<T, Error> {
@@ -270,7 +266,7 @@ impl Client {
     fn dump<T>(
         &mut self,
         operation: &str,
-        command: u8,
+        command: Command,
         parse: fn(&Attributes) -> Result<T, DecodeError>,
     ) -> Result<Vec<T>, Error> {
         let answers = self.ask(operation, command, Attributes::new(), NLM_F_DUMP)?;
@@ -283,11 +279,14 @@ fn lockspace_name(lockspace: &str) -> Result<&str, Error> {
     name("lockspace name", lockspace)
 }
 
+// One limit serves both names.
+const _: () = assert!(netlink::LS_NAME_MAX == netlink::CLUSTER_NAME_MAX);
+
 /// Refuses what the kernel would cut or misread.
 fn name<'a>(what: &'static str, value: &'a str) -> Result<&'a str, Error> {
     let why = if value.is_empty() {
         "must not be empty"
-    } else if value.len() > abi::NAME_LIMIT {
+    } else if value.len() > netlink::LS_NAME_MAX {
         "is longer than 64 bytes"
     } else if value.contains('\0') {
         "must not contain a zero byte"
@@ -305,61 +304,59 @@ pub(crate) fn slots(all: &Attributes) -> Result<Vec<Slot>, DecodeError> {
     let slot = |bytes| {
         let one = Attributes::parse(bytes)?;
         Ok(Slot {
-            node: required(one.get_u32(member::NODE_ID)?, "node-id")?,
-            slot: one.get_u32(member::SLOT)?.unwrap_or(0),
+            node: required(one.get_u32(MemberAttr::NodeId)?, "node-id")?,
+            slot: one.get_u32(MemberAttr::Slot)?.unwrap_or(0),
         })
     };
-    all.all(attribute::SLOT).map(slot).collect()
+    all.all(Attr::Slot).map(slot).collect()
 }
 
 fn parse_lockspace(all: &Attributes) -> Result<Lockspace, DecodeError> {
-    let state = required(all.get_u32(attribute::LS_STATE)?, "ls-state")?;
-    let number = |kind| all.get_u32(kind).map(Option::unwrap_or_default);
-    let count = |kind| all.get_u64(kind).map(Option::unwrap_or_default);
+    let state = required(all.get_u32(Attr::LsState)?, "ls-state")?;
+    let number = |attr: Attr| all.get_u32(attr).map(Option::unwrap_or_default);
+    let count = |attr: Attr| all.get_u64(attr).map(Option::unwrap_or_default);
     Ok(Lockspace {
-        name: required(all.get_string(attribute::LS_NAME)?, "ls-name")?,
-        id: number(attribute::LS_ID)?,
-        flags: number(attribute::LS_FLAGS)?,
-        state: required(LockspaceState::from_raw(state), "known ls-state")?,
-        generation: number(attribute::GENERATION)?,
-        recover_seq: count(attribute::RECOVER_SEQ)?,
-        recover_status: number(attribute::RECOVER_STATUS)?,
-        recover_node: all.get_i32(attribute::RECOVER_NODEID)?.unwrap_or(-1),
-        locks: count(attribute::LOCKS)?,
-        resources: count(attribute::RESOURCES)?,
+        name: required(all.get_string(Attr::LsName)?, "ls-name")?,
+        id: number(Attr::LsId)?,
+        flags: number(Attr::LsFlags)?,
+        state: required(LsState::from_raw(state), "known ls-state")?,
+        generation: number(Attr::Generation)?,
+        recover_seq: count(Attr::RecoverSeq)?,
+        recover_status: number(Attr::RecoverStatus)?,
+        recover_node: all.get_i32(Attr::RecoverNodeid)?.unwrap_or(-1),
+        locks: count(Attr::Locks)?,
+        resources: count(Attr::Resources)?,
         slots: slots(all)?,
     })
 }
 
 fn parse_node(all: &Attributes) -> Result<Node, DecodeError> {
-    let count = |kind| all.get_u64(kind).map(Option::unwrap_or_default);
-    let flag = |kind| all.get_u8(kind).map(|value| value.unwrap_or(0) != 0);
-    let suspicion = all.get_u32(attribute::SUSPICION)?.unwrap_or(0);
+    let count = |attr: Attr| all.get_u64(attr).map(Option::unwrap_or_default);
+    let flag = |attr: Attr| all.get_u8(attr).map(|value| value.unwrap_or(0) != 0);
+    let suspicion = all.get_u32(Attr::Suspicion)?.unwrap_or(0);
     Ok(Node {
-        node: required(all.get_u32(attribute::NODE_ID)?, "node-id")?,
-        incarnation: count(attribute::INCARNATION)?,
-        address: all.get_address(attribute::ADDRESS)?,
-        up: flag(attribute::UP)?,
-        local: flag(attribute::LOCAL)?,
-        state: all
-            .get_u32(attribute::PEER_STATE)?
-            .and_then(PeerState::from_raw),
+        node: required(all.get_u32(Attr::NodeId)?, "node-id")?,
+        incarnation: count(Attr::Incarnation)?,
+        address: all.get_address(Attr::Address)?,
+        up: flag(Attr::Up)?,
+        local: flag(Attr::Local)?,
+        state: all.get_u32(Attr::PeerState)?.and_then(PeerState::from_raw),
         suspicion: required(Suspicion::from_raw(suspicion), "known suspicion")?,
-        sent: count(attribute::SENT)?,
-        received: count(attribute::RECEIVED)?,
-        resent: count(attribute::RESENT)?,
-        dropped: count(attribute::DROPPED)?,
-        unacked: count(attribute::UNACKED)?,
+        sent: count(Attr::Sent)?,
+        received: count(Attr::Received)?,
+        resent: count(Attr::Resent)?,
+        dropped: count(Attr::Dropped)?,
+        unacked: count(Attr::Unacked)?,
     })
 }
 
 fn parse_status(all: &Attributes) -> Result<Status, DecodeError> {
     Ok(Status {
-        abi_version: required(all.get_u32(attribute::ABI_VERSION)?, "abi-version")?,
-        cluster: all.get_string(attribute::CLUSTER_NAME)?.unwrap_or_default(),
-        node: all.get_u32(attribute::NODE_ID)?.unwrap_or(0),
-        quorate: all.get_u8(attribute::QUORATE)?.unwrap_or(0) != 0,
-        dropped: all.get_u64(attribute::DROPPED)?.unwrap_or(0),
+        abi_version: required(all.get_u32(Attr::AbiVersion)?, "abi-version")?,
+        cluster: all.get_string(Attr::ClusterName)?.unwrap_or_default(),
+        node: all.get_u32(Attr::NodeId)?.unwrap_or(0),
+        quorate: all.get_u8(Attr::Quorate)?.unwrap_or(0) != 0,
+        dropped: all.get_u64(Attr::Dropped)?.unwrap_or(0),
     })
 }
 
@@ -382,29 +379,29 @@ mod tests {
     #[test]
     fn a_lockspace_is_read_with_its_slots() {
         let slot = Attributes::new()
-            .u32(member::NODE_ID, 2)
-            .u32(member::SLOT, 1);
+            .u32(MemberAttr::NodeId, 2)
+            .u32(MemberAttr::Slot, 1);
         let slot = {
             // As a reply has it: the flag of nested attributes is gone after parsing.
-            let whole = Attributes::new().nest(attribute::SLOT, &slot);
+            let whole = Attributes::new().nest(Attr::Slot, &slot);
             Attributes::reparsed(&whole)
         };
         let all = slot
-            .string(attribute::LS_NAME, "web")
-            .u32(attribute::LS_STATE, 3)
-            .u32(attribute::LS_ID, 9)
-            .u64(attribute::LOCKS, 7);
+            .string(Attr::LsName, "web")
+            .u32(Attr::LsState, 3)
+            .u32(Attr::LsId, 9)
+            .u64(Attr::Locks, 7);
         let lockspace = parse_lockspace(&all).unwrap();
         assert_eq!(lockspace.name, "web");
-        assert_eq!(lockspace.state, LockspaceState::Running);
+        assert_eq!(lockspace.state, LsState::Running);
         assert_eq!(
             (lockspace.id, lockspace.locks, lockspace.recover_node),
             (9, 7, -1)
         );
         assert_eq!(lockspace.slots, [Slot { node: 2, slot: 1 }]);
         let unknown = Attributes::new()
-            .string(attribute::LS_NAME, "w")
-            .u32(attribute::LS_STATE, 9);
+            .string(Attr::LsName, "w")
+            .u32(Attr::LsState, 9);
         assert!(parse_lockspace(&unknown).is_err());
     }
 

@@ -8,13 +8,14 @@ use std::os::fd::BorrowedFd;
 use std::os::fd::RawFd;
 use std::time::Duration;
 
+use dlm_uapi::netlink;
+use dlm_uapi::netlink::Attr;
+use dlm_uapi::netlink::Command;
+use dlm_uapi::netlink::Suspicion;
 use netlink_packet_core::DecodeError;
 use netlink_sys::Socket;
 use nix::errno::Errno;
 
-use crate::abi;
-use crate::abi::attribute;
-use crate::abi::command;
 use crate::attributes::Attributes;
 use crate::attributes::Packet;
 use crate::attributes::required;
@@ -23,7 +24,6 @@ use crate::error::Error;
 use crate::socket;
 use crate::socket::Channel;
 use crate::types::Slot;
-use crate::types::Suspicion;
 
 /// Receive buffer: a join and a leave of every lockspace there can be, many
 /// times over. When it is too small nevertheless, [`Error::Lost`] says so.
@@ -88,8 +88,11 @@ impl Events {
     /// # Errors
     /// [`Error::NotLoaded`] without the module; [`Error::System`].
     pub fn open() -> Result<Self, Error> {
-        let family = Channel::open(LIMIT)?.family(abi::FAMILY)?;
-        let group = family.groups.iter().find(|(name, _)| name == abi::EVENTS);
+        let family = Channel::open(LIMIT)?.family(netlink::FAMILY)?;
+        let group = family
+            .groups
+            .iter()
+            .find(|(name, _)| name == netlink::GROUP);
         let (_, group) = group
             .ok_or_else(|| socket::malformed("listening", &"the family has no group `events`"))?;
         Ok(Self {
@@ -156,36 +159,50 @@ fn decode(datagram: &[u8], family: u16) -> Result<Vec<Event>, DecodeError> {
 }
 
 fn lockspace(attributes: &Attributes) -> Result<String, DecodeError> {
-    required(attributes.get_string(attribute::LS_NAME)?, "ls-name")
+    required(attributes.get_string(Attr::LsName)?, "ls-name")
 }
 
 fn event(packet: &Packet) -> Result<Option<Event>, DecodeError> {
     let all = &packet.attributes;
-    Ok(Some(match packet.command {
-        command::LS_JOIN_NTF => Event::Join {
+    Ok(Some(match Command::from_raw(packet.command) {
+        Some(Command::LsJoinNtf) => Event::Join {
             lockspace: lockspace(all)?,
-            flags: all.get_u32(attribute::LS_FLAGS)?.unwrap_or(0),
+            flags: all.get_u32(Attr::LsFlags)?.unwrap_or(0),
         },
-        command::LS_LEAVE_NTF => Event::Leave {
+        Some(Command::LsLeaveNtf) => Event::Leave {
             lockspace: lockspace(all)?,
-            release_recover: all.get_u8(attribute::RELEASE_RECOVER)?.unwrap_or(0) != 0,
+            release_recover: all.get_u8(Attr::ReleaseRecover)?.unwrap_or(0) != 0,
         },
-        command::LS_RECOVERED_NTF => Event::Recovered {
+        Some(Command::LsRecoveredNtf) => Event::Recovered {
             lockspace: lockspace(all)?,
-            result: required(all.get_i32(attribute::RESULT)?, "result")?,
-            generation: all.get_u32(attribute::GENERATION)?.unwrap_or(0),
-            recover_seq: all.get_u64(attribute::RECOVER_SEQ)?.unwrap_or(0),
-            milliseconds: all.get_u32(attribute::RECOVER_MS)?.unwrap_or(0),
+            result: required(all.get_i32(Attr::Result)?, "result")?,
+            generation: all.get_u32(Attr::Generation)?.unwrap_or(0),
+            recover_seq: all.get_u64(Attr::RecoverSeq)?.unwrap_or(0),
+            milliseconds: all.get_u32(Attr::RecoverMs)?.unwrap_or(0),
             slots: slots(all)?,
         },
-        command::PEER_NTF => Event::Peer {
-            node: required(all.get_u32(attribute::NODE_ID)?, "node-id")?,
+        Some(Command::PeerNtf) => Event::Peer {
+            node: required(all.get_u32(Attr::NodeId)?, "node-id")?,
             suspicion: all
-                .get_u32(attribute::SUSPICION)?
+                .get_u32(Attr::Suspicion)?
                 .and_then(Suspicion::from_raw)
                 .unwrap_or(Suspicion::None),
         },
-        _ => return Ok(None),
+        // Unknown, or no notification.
+        None
+        | Some(
+            Command::Claim
+            | Command::ClusterSet
+            | Command::NodeSet
+            | Command::NodeDel
+            | Command::QuorumSet
+            | Command::LsStop
+            | Command::LsStart
+            | Command::LsAnswer
+            | Command::LsGet
+            | Command::NodeGet
+            | Command::StatusGet,
+        ) => return Ok(None),
     }))
 }
 
@@ -193,9 +210,9 @@ fn event(packet: &Packet) -> Result<Option<Event>, DecodeError> {
 mod tests {
     use super::*;
 
-    fn packet(command: u8, attributes: Attributes) -> Packet {
+    fn packet(command: impl Into<u8>, attributes: Attributes) -> Packet {
         Packet {
-            command,
+            command: command.into(),
             version: 1,
             attributes,
         }
@@ -203,38 +220,35 @@ mod tests {
 
     #[test]
     fn each_notification_is_understood() {
-        let name = || Attributes::new().string(attribute::LS_NAME, "web");
-        let join = packet(command::LS_JOIN_NTF, name().u32(attribute::LS_FLAGS, 4));
+        let name = || Attributes::new().string(Attr::LsName, "web");
+        let join = packet(Command::LsJoinNtf, name().u32(Attr::LsFlags, 4));
         let expected = Event::Join {
             lockspace: "web".into(),
             flags: 4,
         };
         assert_eq!(event(&join).unwrap(), Some(expected));
-        let leave = packet(
-            command::LS_LEAVE_NTF,
-            name().u8(attribute::RELEASE_RECOVER, 1),
-        );
+        let leave = packet(Command::LsLeaveNtf, name().u8(Attr::ReleaseRecover, 1));
         let expected = Event::Leave {
             lockspace: "web".into(),
             release_recover: true,
         };
         assert_eq!(event(&leave).unwrap(), Some(expected));
         let peer = Attributes::new()
-            .u32(attribute::NODE_ID, 2)
-            .u32(attribute::SUSPICION, 1);
+            .u32(Attr::NodeId, 2)
+            .u32(Attr::Suspicion, 1);
         let expected = Event::Peer {
             node: 2,
             suspicion: Suspicion::Reset,
         };
         assert_eq!(
-            event(&packet(command::PEER_NTF, peer)).unwrap(),
+            event(&packet(Command::PeerNtf, peer)).unwrap(),
             Some(expected)
         );
     }
 
     #[test]
     fn incomplete_ones_are_errors_and_unknown_ones_are_skipped() {
-        assert!(event(&packet(command::LS_JOIN_NTF, Attributes::new())).is_err());
-        assert_eq!(event(&packet(200, Attributes::new())).unwrap(), None);
+        assert!(event(&packet(Command::LsJoinNtf, Attributes::new())).is_err());
+        assert_eq!(event(&packet(200_u8, Attributes::new())).unwrap(), None);
     }
 }

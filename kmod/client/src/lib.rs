@@ -7,14 +7,13 @@
 //! only listens; its file descriptor can be polled.
 //!
 //! What the operations mean is said by the family's spec, `uapi/dlm.yaml`; the
-//! numbers in [`abi`] are checked against it by a test. Nothing here decides
+//! numbers are those of [`dlm_uapi::netlink`], which the module itself uses. Nothing here decides
 //! anything: who may start a lockspace is the caller's business.
 //!
 //! A call runs in the kernel in the context of the caller: one that waits there
 //! (only [`Client::lockspace_stop`] does) holds the calling thread, whatever the
 //! time limit, so that daemons make it on a thread of its own.
 
-pub mod abi;
 mod attributes;
 mod client;
 pub mod device;
@@ -24,17 +23,17 @@ mod socket;
 mod types;
 
 pub use client::Client;
+pub use dlm_uapi::netlink::LsState;
+pub use dlm_uapi::netlink::PeerState;
+pub use dlm_uapi::netlink::Role;
+pub use dlm_uapi::netlink::Suspicion;
 pub use error::Error;
 pub use events::Event;
 pub use events::Events;
 pub use types::Lockspace;
-pub use types::LockspaceState;
 pub use types::Member;
 pub use types::Node;
 pub use types::NodeUpdate;
-pub use types::PeerState;
-pub use types::Role;
 pub use types::Slot;
 pub use types::Start;
 pub use types::Status;
-pub use types::Suspicion;

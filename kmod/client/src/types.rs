@@ -3,108 +3,11 @@
 
 use std::net::IpAddr;
 
+use dlm_uapi::netlink::LsState;
+use dlm_uapi::netlink::PeerState;
+use dlm_uapi::netlink::Suspicion;
 use serde::Deserialize;
 use serde::Serialize;
-
-/// An enum of the spec: its numbers and its words.
-macro_rules! spec_enum {
-    ($(#[$doc:meta])* $name:ident {
-        $($(#[$case:meta])* $variant:ident = $raw:literal $word:literal,)*
-    }) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-        pub enum $name {
-            $($(#[$case])* #[serde(rename = $word)] $variant,)*
-        }
-
-        impl $name {
-            /// Its number.
-            #[must_use]
-            pub fn raw(self) -> u32 {
-                match self { $(Self::$variant => $raw,)* }
-            }
-
-            /// By its number.
-            #[must_use]
-            pub fn from_raw(raw: u32) -> Option<Self> {
-                match raw {
-                    $($raw => Some(Self::$variant),)*
-                    _ => None,
-                }
-            }
-        }
-
-        impl std::fmt::Display for $name {
-            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str(match self { $(Self::$variant => $word,)* })
-            }
-        }
-    };
-}
-
-spec_enum! {
-    /// What a socket may steer.
-    Role {
-        /// Nothing.
-        None = 0 "none",
-        /// Nodes and quorum.
-        Membership = 1 "membership",
-        /// Lockspaces.
-        Lockspaces = 2 "lockspaces",
-    }
-}
-
-spec_enum! {
-    /// Where a lockspace stands in the kernel.
-    LockspaceState {
-        /// Created, its join not answered.
-        New = 0 "new",
-        /// Stopped: local operations wait.
-        Stopped = 1 "stopped",
-        /// Recovering.
-        Recovering = 2 "recovering",
-        /// In use.
-        Running = 3 "running",
-        /// Released, its leave not answered.
-        Leaving = 4 "leaving",
-        /// Recovery failed; waits for another start.
-        Failed = 5 "failed",
-    }
-}
-
-spec_enum! {
-    /// State of the connection to a peer.
-    PeerState {
-        /// No connection.
-        Closed = 1 "closed",
-        /// In use.
-        Established = 2 "established",
-        /// We closed, the peer has not acknowledged.
-        FinWait1 = 3 "fin-wait1",
-        /// We closed, the peer has acknowledged.
-        FinWait2 = 4 "fin-wait2",
-        /// The peer closed.
-        CloseWait = 5 "close-wait",
-        /// Both closed, our last word is not acknowledged.
-        LastAck = 6 "last-ack",
-        /// Both closed at once.
-        Closing = 7 "closing",
-    }
-}
-
-spec_enum! {
-    /// Why the module doubts a peer.
-    Suspicion {
-        /// It does not.
-        None = 0 "none",
-        /// The connection was reset.
-        Reset = 1 "reset",
-        /// What was sent is not taken.
-        SendStuck = 2 "send-stuck",
-        /// It cannot be connected to.
-        ConnectFailed = 3 "connect-failed",
-    }
-}
 
 /// A peer as the view has it, for [`Client::node_set`](crate::Client::node_set).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -160,7 +63,7 @@ pub struct Lockspace {
     /// Flags it was created with.
     pub flags: u32,
     /// Where it stands.
-    pub state: LockspaceState,
+    pub state: LsState,
     /// Generation the members agreed on.
     pub generation: u32,
     /// Number of the present stop or start.
@@ -219,4 +122,38 @@ pub struct Status {
     pub quorate: bool,
     /// Packets refused that belong to no known peer.
     pub dropped: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use dlm_uapi::netlink::Role;
+    use dlm_uapi::node::NodeId;
+    use serde::de::DeserializeOwned;
+
+    use super::*;
+
+    fn reads_back<T>(all: &[T])
+    where
+        T: Copy + PartialEq + std::fmt::Debug + std::fmt::Display + Serialize + DeserializeOwned,
+    {
+        for one in all {
+            let text = serde_json::to_string(one).unwrap();
+            assert_eq!(text, format!("\"{one}\""));
+            assert_eq!(serde_json::from_str::<T>(&text).unwrap(), *one);
+        }
+        assert!(serde_json::from_str::<T>("\"no such\"").is_err());
+    }
+
+    #[test]
+    fn enums_are_their_names_in_json_and_ids_are_numbers() {
+        reads_back(Role::ALL);
+        reads_back(LsState::ALL);
+        reads_back(PeerState::ALL);
+        reads_back(Suspicion::ALL);
+        let nodes = std::collections::BTreeMap::from([(NodeId(2), NodeId(3))]);
+        let text = serde_json::to_string(&nodes).unwrap();
+        assert_eq!(text, r#"{"2":3}"#);
+        let read: std::collections::BTreeMap<NodeId, NodeId> = serde_json::from_str(&text).unwrap();
+        assert_eq!(read, nodes);
+    }
 }

@@ -32,7 +32,7 @@ pub(crate) fn core_config(
         cluster: config.cluster.name.clone(),
         key,
         node: core::NodeId(node.id),
-        incarnation: core::Incarnation(identity.incarnation),
+        incarnation: identity.incarnation,
         boot: identity.boot,
         nodes: nodes.collect(),
         expected_votes: config.cluster.expected_votes,
@@ -40,59 +40,6 @@ pub(crate) fn core_config(
         view_floor: memory.view_floor(),
         remembered: memory.config(),
         seed: identity.seed,
-    }
-}
-
-pub(crate) fn node(id: core::NodeId) -> client::NodeId {
-    client::NodeId(id.0)
-}
-
-fn nodes(ids: &[core::NodeId]) -> Vec<client::NodeId> {
-    ids.iter().map(|id| node(*id)).collect()
-}
-
-fn member(member: &core::Member) -> client::Member {
-    client::Member {
-        node: node(member.node),
-        incarnation: client::Incarnation(member.incarnation.0),
-        boot_id: member.boot.to_string(),
-    }
-}
-
-fn departure(why: core::Departure) -> client::Departure {
-    match why {
-        core::Departure::Left => client::Departure::Left,
-        core::Departure::NodeFailed => client::Departure::NodeFailed,
-        core::Departure::ProcessFailed => client::Departure::ProcessFailed,
-    }
-}
-
-pub(crate) fn view(view: &core::View) -> client::View {
-    let departed = view.departed.iter().map(|gone| client::Departed {
-        member: member(&gone.member),
-        why: departure(gone.why),
-    });
-    client::View {
-        number: view.number,
-        members: view.members.iter().map(member).collect(),
-        joined: nodes(&view.joined),
-        departed: departed.collect(),
-        quorate: view.quorate,
-    }
-}
-
-pub(crate) fn group_view(view: core::GroupView) -> client::GroupView {
-    let departed = view.departed.iter();
-    client::GroupView {
-        number: view.number,
-        view: view.view,
-        members: nodes(&view.members),
-        joined: nodes(&view.joined),
-        departed: departed
-            .map(|(gone, why)| (node(*gone), departure(*why)))
-            .collect(),
-        lost: nodes(&view.lost),
-        group: view.group,
     }
 }
 

@@ -52,7 +52,7 @@ pub fn run(args: &Args, log: &Log) -> Result<(), Error> {
             what: "starting threads",
             source,
         })?;
-    let kernel = kernel::start(args.kernel, &config, &node, identity.incarnation);
+    let kernel = kernel::start(args.kernel, &config, &node, identity.incarnation.0);
     let setup = service::Setup {
         args,
         config: &config,
@@ -73,7 +73,7 @@ fn describe(config: &Config, node: &config::Node, identity: &identity::Identity)
         node = node.id,
         name = node.name,
         address = %node.address,
-        incarnation = %format!("{:016x}", identity.incarnation),
+        incarnation = %identity.incarnation,
         detection_ms = config.cluster.detection_ms,
         expected_votes = config.cluster.expected_votes,
         "starting"

@@ -25,6 +25,7 @@ use cmand_client::Reply;
 use cmand_client::Request;
 use cmand_core::BootId;
 use cmand_core::GroupView;
+use cmand_core::NodeId;
 use cmand_core::RequestError;
 use cmand_core::Status;
 use cmand_core::View;
@@ -257,9 +258,7 @@ impl Service<'_> {
                     payload,
                 })
             }
-            Request::Probe { node, boot_id } => {
-                Some(self.probe(caller, node, boot_id.as_deref())?)
-            }
+            Request::Probe { node, boot_id } => Some(self.probe(caller, node, boot_id)?),
             Request::AcceptConfig => Some(Command::AcceptConfig { caller }),
             Request::Leave { force } => {
                 self.leave_asked = Some(caller);
@@ -273,15 +272,9 @@ impl Service<'_> {
     fn probe(
         &mut self,
         caller: Caller,
-        node: cmand_client::NodeId,
-        boot_id: Option<&str>,
+        node: NodeId,
+        boot: Option<BootId>,
     ) -> Result<Command, Refusal> {
-        let boot = boot_id.map(|text| {
-            BootId::parse(text).ok_or_else(|| {
-                Refusal::new(RefusalKind::Invalid, format!("{text:?} is no boot id"))
-            })
-        });
-        let boot = boot.transpose()?;
         if self.setup.config.node(node.0).is_none() {
             let message = format!("no node has the id {node}");
             return Err(Refusal::new(RefusalKind::NotFound, message));
@@ -289,7 +282,6 @@ impl Service<'_> {
         let token = self.next_probe;
         self.next_probe += 1;
         self.probes.insert(token, caller);
-        let node = cmand_core::NodeId(node.0);
         Ok(Command::Probe { token, node, boot })
     }
 
@@ -302,7 +294,7 @@ impl Service<'_> {
             return self.server.event(caller.client, Event::Expelled { reason });
         }
         if let Some(view) = &self.view {
-            let view = Event::View(convert::view(view));
+            let view = Event::View(view.clone());
             self.server.event(caller.client, view);
         }
         if let Some((quorate, reason)) = self.quorum.clone() {
@@ -383,7 +375,6 @@ impl Service<'_> {
                 payload,
             } => {
                 if let Some(owner) = self.owners.get(&group) {
-                    let from = convert::node(from);
                     let message = Event::Message {
                         group,
                         from,
@@ -455,7 +446,7 @@ impl Service<'_> {
             "view {}, {members} members",
             view.number
         )));
-        self.tell_all(&Event::View(convert::view(&view)));
+        self.tell_all(&Event::View(view.clone()));
         self.view = Some(view);
     }
 
@@ -464,7 +455,7 @@ impl Service<'_> {
         let me = cmand_core::NodeId(self.setup.node.id);
         let ended = !view.members.contains(&me);
         if let Some(owner) = self.owners.get(&group) {
-            let event = Event::Group(convert::group_view(view));
+            let event = Event::Group(view);
             self.server.event(*owner, event);
         }
         if ended {
@@ -525,7 +516,7 @@ impl Service<'_> {
                     heard: known.heard,
                     silent_ms: known.silent_ms,
                     longest_silent_ms: known.longest_silent_ms,
-                    incarnation: known.incarnation.map(|i| cmand_client::Incarnation(i.0)),
+                    incarnation: known.incarnation,
                     joined_view: known.joined_view,
                     joined_at: joined_at.map(|(_, since)| *since),
                 })

@@ -26,7 +26,6 @@ use dlm_controld_client::Status;
 use dlm_controld_core::Controld;
 use dlm_controld_core::Effect;
 use dlm_controld_core::GROUP_PREFIX;
-use dlm_controld_core::NodeId;
 use dlm_controld_core::OWN_GROUP;
 use dlm_controld_core::wire;
 use tokio::signal::unix::SignalKind;
@@ -337,7 +336,6 @@ impl Daemon {
             } => {
                 tracing::warn!(%node, %reason, "asking for fencing");
                 self.history.accused(moment(), node);
-                let node = cmand_client::NodeId(node.0);
                 self.fenced
                     .0
                     .send(&fenced_client::Request::Fence {
@@ -477,15 +475,10 @@ impl Daemon {
         };
         match event {
             cmand_client::Event::View(view) => {
-                let members = view
-                    .members
-                    .iter()
-                    .map(|member| NodeId(member.node.0))
-                    .collect();
+                let members = view.members.iter().map(|member| member.node).collect();
                 self.history
                     .view(moment(), &members, &report::failed(&view));
                 self.workers.set_members(report::members(&view));
-                let view = report::view(&view);
                 self.step(|core, fx| core.handle_view(now, view, fx)).await
             }
             cmand_client::Event::Quorum { quorate, reason } => {
@@ -494,7 +487,6 @@ impl Daemon {
                     .await
             }
             cmand_client::Event::Group(group) => {
-                let group = report::group(&group);
                 self.step(|core, fx| core.handle_group(now, &group, fx))
                     .await
             }
@@ -503,7 +495,6 @@ impl Daemon {
                 from,
                 payload,
             } => {
-                let from = NodeId(from.0);
                 self.step(|core, fx| core.handle_message(now, &group, from, &payload, fx))
                     .await
             }
@@ -557,7 +548,7 @@ impl Daemon {
                 self.fence_master = status.master;
                 self.fencing = status.victim_now;
                 for node in &status.nodes {
-                    self.history.fenced_by(NodeId(node.node.0), node.by);
+                    self.history.fenced_by(node.node, node.by);
                 }
                 Ok(())
             }
@@ -589,14 +580,10 @@ impl Daemon {
         let now = moment();
         Status {
             version: env!("CARGO_PKG_VERSION").into(),
-            node: cmand_client::NodeId(self.settings.node.0),
+            node: self.settings.node,
             kernel: self.kernel.name().into(),
             protocol: self.core.protocol(),
-            daemons: self
-                .core
-                .daemons()
-                .map(|node| cmand_client::NodeId(node.0))
-                .collect(),
+            daemons: self.core.daemons().collect(),
             view: self.core.view().map_or(0, |view| view.number),
             quorate: self.core.is_quorate(),
             fence_view: self.core.fence_state().view,
@@ -627,7 +614,7 @@ impl Daemon {
 
     /// Waits for the own group's view without this node.
     async fn last_view(&mut self) -> Result<(), DaemonError> {
-        let own = cmand_client::NodeId(self.settings.node.0);
+        let own = self.settings.node;
         loop {
             if let ServerFrame::Event(cmand_client::Event::Group(group)) =
                 self.cmand.1.next().await?

@@ -110,7 +110,7 @@ impl History {
             Some(FenceReason::Startup)
         };
         Node {
-            node: cmand_client::NodeId(node.0),
+            node,
             member: past.member,
             seen: past.seen,
             added: past.added,

@@ -1,36 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! Between the words of the control sockets and those of the core. Pure.
 
-use std::collections::BTreeSet;
-
 use dlm_controld_client::Change;
 use dlm_controld_client::Lockspace;
 use dlm_controld_client::LockspaceNode;
 use dlm_controld_client::Wait;
-use dlm_controld_core::Departure;
 use dlm_controld_core::FenceState;
-use dlm_controld_core::GroupView;
-use dlm_controld_core::Member;
 use dlm_controld_core::NodeId;
-use dlm_controld_core::View;
 use dlm_controld_core::report;
 
 use crate::history::History;
 use crate::kernel::Members;
 
-/// A cluster view, as far as it concerns lockspaces.
-pub(crate) fn view(view: &cmand_client::View) -> View {
-    let member = |member: &cmand_client::Member| Member {
-        node: NodeId(member.node.0),
-        boot_id: member.boot_id.clone(),
-    };
-    View {
-        number: view.number,
-        members: view.members.iter().map(member).collect(),
-    }
-}
-
-/// Its members and their lives, for the kernel.
+/// Members of a cluster view and their lives, for the kernel.
 pub(crate) fn members(view: &cmand_client::View) -> Members {
     view.members
         .iter()
@@ -40,46 +22,15 @@ pub(crate) fn members(view: &cmand_client::View) -> Members {
 
 /// Members that failed in it.
 pub(crate) fn failed(view: &cmand_client::View) -> Vec<NodeId> {
-    let departed = view.departed.iter();
-    let failed = departed.filter(|one| one.why == cmand_client::Departure::NodeFailed);
-    failed.map(|one| NodeId(one.member.node.0)).collect()
-}
-
-/// A group view.
-pub(crate) fn group(group: &cmand_client::GroupView) -> GroupView {
-    let nodes = |list: &[cmand_client::NodeId]| list.iter().map(|node| NodeId(node.0)).collect();
-    let departed = |(node, why): &(cmand_client::NodeId, cmand_client::Departure)| {
-        let why = match why {
-            cmand_client::Departure::Left => Departure::Left,
-            cmand_client::Departure::NodeFailed => Departure::NodeFailed,
-            cmand_client::Departure::ProcessFailed => Departure::ProcessFailed,
-        };
-        (NodeId(node.0), why)
-    };
-    GroupView {
-        group: group.group.clone(),
-        number: group.number,
-        view: group.view,
-        members: nodes(&group.members),
-        joined: nodes(&group.joined),
-        departed: group.departed.iter().map(departed).collect(),
-        lost: nodes(&group.lost),
-    }
+    view.failed().map(|member| member.node).collect()
 }
 
 /// fenced's state.
 pub(crate) fn fence_state(state: &fenced_client::State) -> FenceState {
-    let victims: BTreeSet<NodeId> = state.victims.iter().map(|node| NodeId(node.0)).collect();
     FenceState {
         view: state.view,
-        victims,
+        victims: state.victims.iter().copied().collect(),
     }
-}
-
-fn nodes(list: &[NodeId]) -> Vec<cmand_client::NodeId> {
-    list.iter()
-        .map(|node| cmand_client::NodeId(node.0))
-        .collect()
 }
 
 /// What a lockspace waits for.
@@ -92,8 +43,12 @@ pub(crate) fn wait(wait: &report::Wait) -> Wait {
         report::Wait::Announcement => Wait::Announcement,
         report::Wait::View => Wait::View,
         report::Wait::Quorum => Wait::Quorum,
-        report::Wait::Fencing(list) => Wait::Fencing { nodes: nodes(list) },
-        report::Wait::Messages(list) => Wait::Messages { nodes: nodes(list) },
+        report::Wait::Fencing(list) => Wait::Fencing {
+            nodes: list.clone(),
+        },
+        report::Wait::Messages(list) => Wait::Messages {
+            nodes: list.clone(),
+        },
         report::Wait::Halted => Wait::Halted,
     }
 }
@@ -102,27 +57,19 @@ fn change(change: &report::ChangeReport) -> Change {
     Change {
         first: change.first,
         number: change.number,
-        members: nodes(&change.members),
+        members: change.members.clone(),
         joined: change.joined,
         removed: change.removed,
         failed: change.failed,
     }
 }
 
-fn departure(departure: Departure) -> dlm_controld_client::Departure {
-    match departure {
-        Departure::Left => dlm_controld_client::Departure::Left,
-        Departure::NodeFailed => dlm_controld_client::Departure::NodeFailed,
-        Departure::ProcessFailed => dlm_controld_client::Departure::ProcessFailed,
-    }
-}
-
 /// A lockspace, for `dlm_tool ls`.
 pub(crate) fn lockspace(report: &report::LockspaceReport, history: &History) -> Lockspace {
     let node = |node: &report::NodeReport| LockspaceNode {
-        node: cmand_client::NodeId(node.node.0),
+        node: node.node,
         member: node.member,
-        departure: node.departure.map(departure),
+        departure: node.departure,
         start: node.start,
         added: node.added,
         removed: node.removed,

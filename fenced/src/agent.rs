@@ -16,6 +16,7 @@ use fence_agent::Metadata;
 use fence_agent::Method;
 use fence_agent::Outcome;
 use fence_agent::Progress;
+use fenced_core::BootId;
 use fenced_core::NodeId;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
@@ -55,7 +56,7 @@ struct Witness {
     cmand: PathBuf,
     node: NodeId,
     /// The boot that must have ended; any, if the node was never seen.
-    boot_id: Option<String>,
+    boot_id: Option<BootId>,
 }
 
 /// The runs under way.
@@ -101,7 +102,7 @@ impl Agents {
     /// only when it no longer counts.
     pub(crate) fn fence(
         &mut self,
-        (node, boot_id): (NodeId, Option<String>),
+        (node, boot_id): (NodeId, Option<BootId>),
         name: String,
         run: u64,
         methods: Vec<Method>,
@@ -205,8 +206,7 @@ impl Witness {
     /// # Errors
     /// It lives, or nobody can tell.
     async fn has_stopped(&self) -> Result<(), String> {
-        let node = cmand_client::NodeId(self.node.0);
-        let boot_id = self.boot_id.clone();
+        let (node, boot_id) = (self.node, self.boot_id);
         let ask = async {
             let mut cmand = cmand_client::connect(&self.cmand).await?;
             let request = cmand_client::Request::Probe { node, boot_id };

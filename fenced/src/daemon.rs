@@ -247,10 +247,9 @@ impl Daemon {
             group: GROUP.into(),
         };
         self.cmand.0.send(&leave).await?;
-        let own = self.settings.domain.node.0;
-        let is_out = |group: &cmand_client::GroupView| {
-            group.group == GROUP && group.members.iter().all(|node| node.0 != own)
-        };
+        let own = self.settings.domain.node;
+        let is_out =
+            |group: &cmand_client::GroupView| group.group == GROUP && !group.members.contains(&own);
         let heard = async {
             loop {
                 match self.cmand.1.next().await? {
@@ -355,7 +354,7 @@ impl Daemon {
         let methods = methods.cloned().unwrap_or_default();
         let mut victims = self.domain.victims();
         let victim = victims.find(|(victim, _)| *victim == node);
-        let boot_id = victim.and_then(|(_, victim)| victim.boot_id.clone());
+        let boot_id = victim.and_then(|(_, victim)| victim.boot_id);
         drop(victims);
         self.agents.fence((node, boot_id), name, run, methods);
         self.verbose = verbose;
@@ -458,7 +457,6 @@ impl Daemon {
         let now = self.now();
         match event {
             cmand_client::Event::View(view) => {
-                let view = report::view(&view);
                 self.domain_step(|domain, fx| domain.handle_view(now, view, fx))
                     .await
             }
@@ -468,7 +466,6 @@ impl Daemon {
                     .await
             }
             cmand_client::Event::Group(group) if group.group == GROUP => {
-                let group = report::group(&group);
                 self.domain_step(|domain, fx| domain.handle_group(now, &group, fx))
                     .await
             }
@@ -476,21 +473,18 @@ impl Daemon {
                 group,
                 from,
                 payload,
-            } if group == GROUP => {
-                let from = NodeId(from.0);
-                match Message::decode(&payload) {
-                    Ok(message) => {
-                        let step = |domain: &mut Domain, fx: &mut Vec<Effect>| {
-                            domain.handle_message(now, from, message, fx);
-                        };
-                        self.domain_step(step).await
-                    }
-                    Err(error) => {
-                        tracing::warn!(%from, %error, "message dropped");
-                        Ok(())
-                    }
+            } if group == GROUP => match Message::decode(&payload) {
+                Ok(message) => {
+                    let step = |domain: &mut Domain, fx: &mut Vec<Effect>| {
+                        domain.handle_message(now, from, message, fx);
+                    };
+                    self.domain_step(step).await
                 }
-            }
+                Err(error) => {
+                    tracing::warn!(%from, %error, "message dropped");
+                    Ok(())
+                }
+            },
             cmand_client::Event::Group(_) | cmand_client::Event::Message { .. } => Ok(()),
             cmand_client::Event::Expelled { reason } => Err(DaemonError::Expelled(reason)),
         }
@@ -581,7 +575,7 @@ impl Daemon {
                 reason,
             } => {
                 let request = self.next_request;
-                report::known(NodeId(node.0), &self.settings.names).map(|node| Message::Accuse {
+                report::known(node, &self.settings.names).map(|node| Message::Accuse {
                     node,
                     boot_id,
                     reason,
@@ -592,7 +586,7 @@ impl Daemon {
                 let request = self.next_request;
                 let at = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
                 let at = at.map_or(0, |since| since.as_secs());
-                report::victim(NodeId(node.0), &self.domain)
+                report::victim(node, &self.domain)
                     .and_then(|node| {
                         let name = self.name(node);
                         report::silent(node, name, alive.as_deref(), &self.domain)

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 
-use cmand_client::Departure;
 use fenced_client::How;
 use fenced_client::Node;
 use fenced_client::Refusal;
@@ -11,40 +10,8 @@ use fenced_client::RefusalKind;
 use fenced_client::Status;
 use fenced_client::Wait;
 use fenced_core::Domain;
-use fenced_core::Member;
 use fenced_core::NodeId;
 use fenced_core::victim;
-
-fn member(member: &cmand_client::Member) -> Member {
-    Member {
-        node: NodeId(member.node.0),
-        incarnation: member.incarnation.0,
-        boot_id: member.boot_id.clone(),
-    }
-}
-
-/// A cluster view, as far as it concerns fencing.
-pub(crate) fn view(view: &cmand_client::View) -> fenced_core::View {
-    let failed = view
-        .departed
-        .iter()
-        .filter(|departed| departed.why == Departure::NodeFailed);
-    fenced_core::View {
-        number: view.number,
-        members: view.members.iter().map(member).collect(),
-        failed: failed.map(|departed| member(&departed.member)).collect(),
-        quorate: view.quorate,
-    }
-}
-
-/// A view of the domain's group.
-pub(crate) fn group(group: &cmand_client::GroupView) -> fenced_core::GroupView {
-    fenced_core::GroupView {
-        number: group.number,
-        members: group.members.iter().map(|node| NodeId(node.0)).collect(),
-        joined: group.joined.iter().map(|node| NodeId(node.0)).collect(),
-    }
-}
 
 /// How a victim ceased to be one.
 pub(crate) fn how(how: victim::How) -> How {

@@ -11,6 +11,7 @@ use std::time::Duration;
 use cluster_rt::server::ClientId;
 use cluster_rt::server::Input;
 use cluster_rt::server::Server;
+use cmand_client::BootId;
 use cmand_client::Departed;
 use cmand_client::Departure;
 use cmand_client::Event;
@@ -111,7 +112,7 @@ fn member(id: u32) -> Member {
     Member {
         node: NodeId(id),
         incarnation: Incarnation(u64::from(id) * 10),
-        boot_id: format!("boot-{id}"),
+        boot: BootId(u128::from(id).to_be_bytes()),
     }
 }
 
@@ -122,6 +123,7 @@ fn view(number: u64, ids: &[u32], failed: &[u32]) -> Event {
     };
     Event::View(View {
         number,
+        tag: 0,
         members: ids.iter().map(|id| member(*id)).collect(),
         joined: Vec::new(),
         departed: failed.iter().map(departed).collect(),
@@ -189,8 +191,8 @@ impl Cmand {
                     ..
                 } => {
                     if let cmand_client::Request::Probe { node, boot_id } = &request {
-                        let boot = format!("boot-{node}");
-                        assert!(boot_id.as_ref().is_none_or(|asked| *asked == boot));
+                        let boot = member(node.0).boot;
+                        assert!(boot_id.is_none_or(|asked| asked == boot));
                         let alive = self.lives > 0;
                         self.lives = self.lives.saturating_sub(1);
                         self.server
@@ -559,7 +561,7 @@ async fn a_run_against_a_node_that_is_back_is_ended_before_it_hits_the_healthy_o
         panic!("a view")
     };
     back.members[1].incarnation = Incarnation(21);
-    back.members[1].boot_id = "boot-2-again".into();
+    back.members[1].boot = BootId([2; 16]);
     cmand.say(Event::View(back));
     until(&mut client, &state(3, &[])).await;
     // A shell that waits for a program ends with it: none of the run is left.

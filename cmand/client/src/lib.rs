@@ -21,102 +21,19 @@ use serde::Serialize;
 
 pub use cluster_rt::client::Refusal;
 pub use cluster_rt::client::RefusalKind;
+pub use cmand_view::BootId;
+pub use cmand_view::Departed;
+pub use cmand_view::Departure;
+pub use cmand_view::GROUP_NAME_LIMIT;
+pub use cmand_view::GroupView;
+pub use cmand_view::Incarnation;
+pub use cmand_view::Member;
+pub use cmand_view::NodeId;
+pub use cmand_view::PAYLOAD_LIMIT;
+pub use cmand_view::View;
 
 /// Where cmand listens.
 pub const SOCKET: &str = "/run/cluster/cmand.sock";
-
-/// Longest group name, bytes.
-pub const GROUP_NAME_LIMIT: usize = 128;
-
-/// Longest payload of one group message, bytes before encoding.
-pub const PAYLOAD_LIMIT: usize = 32 * 1024;
-
-/// A node of the configuration, 1 and up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct NodeId(pub u32);
-
-impl std::fmt::Display for NodeId {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-/// One life of cmand on a node; never the same for two lives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Incarnation(pub u64);
-
-/// A member of a view.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Member {
-    /// Which node.
-    pub node: NodeId,
-    /// Which life of it.
-    pub incarnation: Incarnation,
-    /// Identity of the node's boot; two lives with the same one did not reboot
-    /// in between.
-    pub boot_id: String,
-}
-
-/// Why somebody is gone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Departure {
-    /// Left cleanly; holds nothing.
-    Left,
-    /// The node failed: it may still hold what it held until it is fenced.
-    NodeFailed,
-    /// The node is a member still, but its daemon closed the connection without
-    /// leaving. Only in group views.
-    ProcessFailed,
-}
-
-/// A member that is gone since the view before.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Departed {
-    /// Which member.
-    pub member: Member,
-    /// Why.
-    pub why: Departure,
-}
-
-/// An agreed membership of the cluster.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct View {
-    /// Larger in each following view; unique in the life of a cluster.
-    pub number: u64,
-    /// Members by ascending node id.
-    pub members: Vec<Member>,
-    /// Members that were not in the view before.
-    pub joined: Vec<NodeId>,
-    /// Members of the view before that are not in this one.
-    pub departed: Vec<Departed>,
-    /// Whether the members' votes reach quorum. `false` only where clean leaves
-    /// took the votes below it.
-    pub quorate: bool,
-}
-
-/// An agreed membership of a group.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct GroupView {
-    /// The group.
-    pub group: String,
-    /// Larger in each following view of this group; the same at every member.
-    pub number: u64,
-    /// Number of the cluster view in force.
-    pub view: u64,
-    /// Members by ascending node id.
-    pub members: Vec<NodeId>,
-    /// Members that were not in the group view before.
-    pub joined: Vec<NodeId>,
-    /// Members of the group view before that are not in this one.
-    pub departed: Vec<(NodeId, Departure)>,
-    /// Nodes whose client failed in this group, and that have neither joined it
-    /// again nor failed since as nodes: what a member that joined later must
-    /// know.
-    pub lost: Vec<NodeId>,
-}
 
 /// What may be asked of cmand.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -158,7 +75,7 @@ pub enum Request {
         /// Which node.
         node: NodeId,
         /// In which boot; in any, if it was never seen.
-        boot_id: Option<String>,
+        boot_id: Option<BootId>,
     },
     /// This node's configuration file is the cluster's: found views with it, and go on beside the
     /// nodes with another one that are heard now.

@@ -3,10 +3,11 @@
 
 use std::net::SocketAddr;
 
+use crate::GroupView;
 use crate::Incarnation;
-use crate::Member;
 use crate::NodeId;
 use crate::RememberedConfig;
+use crate::View;
 
 /// Takes effects, in the order they must be carried out.
 pub trait Sink {
@@ -111,63 +112,6 @@ pub enum Level {
     Info,
     /// A decision.
     Debug,
-}
-
-/// An agreed membership of the cluster.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct View {
-    /// Larger in each following view.
-    pub number: u64,
-    /// Tells apart views of the same number; see [`crate::ViewId`].
-    pub tag: u64,
-    /// Members by ascending node id.
-    pub members: Vec<Member>,
-    /// Members that were not in the view before.
-    pub joined: Vec<NodeId>,
-    /// Members of the view before that are not in this one.
-    pub departed: Vec<Departed>,
-    /// Whether the members' votes reach quorum.
-    pub quorate: bool,
-}
-
-/// A member that is gone since the view before.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Departed {
-    /// Which.
-    pub member: Member,
-    /// Why.
-    pub why: Departure,
-}
-
-/// Why somebody is gone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Departure {
-    /// Left cleanly.
-    Left,
-    /// The node failed.
-    NodeFailed,
-    /// Only the client on the node failed; only in group views.
-    ProcessFailed,
-}
-
-/// An agreed membership of a group.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GroupView {
-    /// The group.
-    pub group: String,
-    /// Larger in each following view of this group; the same at every member.
-    pub number: u64,
-    /// Number of the cluster view in force.
-    pub view: u64,
-    /// Members by ascending node id.
-    pub members: Vec<NodeId>,
-    /// Members that were not in the group view before.
-    pub joined: Vec<NodeId>,
-    /// Members of the group view before that are not in this one.
-    pub departed: Vec<(NodeId, Departure)>,
-    /// Nodes whose client failed in this group, and that have neither joined it again nor failed
-    /// since as nodes: what a member that joined later must know.
-    pub lost: Vec<NodeId>,
 }
 
 /// A request was not accepted and changed nothing.

@@ -7,10 +7,10 @@
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 
+use crate::Departure;
 use crate::GROUP_NAME_LIMIT;
 use crate::NodeId;
 use crate::PAYLOAD_LIMIT;
-use crate::effect::Departure;
 use crate::wire::CHUNK_LIMIT;
 use crate::wire::Chunk;
 use crate::wire::Malformed;

@@ -56,6 +56,17 @@ mod peer;
 pub mod seal;
 pub mod wire;
 
+pub use cmand_view::BootId;
+pub use cmand_view::Departed;
+pub use cmand_view::Departure;
+pub use cmand_view::GROUP_NAME_LIMIT;
+pub use cmand_view::GroupView;
+pub use cmand_view::Incarnation;
+pub use cmand_view::Instant;
+pub use cmand_view::Member;
+pub use cmand_view::NodeId;
+pub use cmand_view::PAYLOAD_LIMIT;
+pub use cmand_view::View;
 pub use config::Config;
 pub use config::NodeConfig;
 pub use config::RememberedConfig;
@@ -63,96 +74,10 @@ pub use core::Core;
 pub use core::PeerStatus;
 pub use core::Standing;
 pub use core::Status;
-pub use effect::Departed;
-pub use effect::Departure;
 pub use effect::Effect;
-pub use effect::GroupView;
 pub use effect::Level;
 pub use effect::RequestError;
 pub use effect::Sink;
-pub use effect::View;
-
-/// A node of the configuration, 1 and up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct NodeId(pub u32);
-
-impl std::fmt::Display for NodeId {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-/// One life of cmand on a node; never the same for two lives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Incarnation(pub u64);
-
-impl std::fmt::Display for Incarnation {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{:016x}", self.0)
-    }
-}
-
-/// Identity of a boot, as the kernel gives it.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct BootId(pub [u8; 16]);
-
-impl std::fmt::Display for BootId {
-    /// In the kernel's way of writing it.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        for (index, byte) in self.0.iter().enumerate() {
-            if [4, 6, 8, 10].contains(&index) {
-                f.write_str("-")?;
-            }
-            write!(f, "{byte:02x}")?;
-        }
-        Ok(())
-    }
-}
-
-impl BootId {
-    /// Reads the kernel's way of writing it.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        let digits: String = text.trim().chars().filter(|c| *c != '-').collect();
-        let number = u128::from_str_radix(&digits, 16).ok()?;
-        (digits.len() == 32).then(|| Self(number.to_be_bytes()))
-    }
-}
-
-impl std::fmt::Debug for BootId {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{self}")
-    }
-}
-
-/// Milliseconds on a clock that only moves forward.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Instant(pub u64);
-
-impl Instant {
-    /// This much later.
-    #[must_use]
-    pub fn after(self, milliseconds: u64) -> Self {
-        Self(self.0.saturating_add(milliseconds))
-    }
-
-    /// Milliseconds since an earlier instant; 0 if it is later.
-    #[must_use]
-    pub fn since(self, earlier: Self) -> u64 {
-        self.0.saturating_sub(earlier.0)
-    }
-}
-
-/// A member of a view.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Member {
-    /// Which node.
-    pub node: NodeId,
-    /// Which life of it.
-    pub incarnation: Incarnation,
-    /// Which boot of the node.
-    pub boot: BootId,
-}
 
 /// Which view: views of the same number with different tags are views of
 /// different clusters, grown after a majority lost its memory.
@@ -163,9 +88,3 @@ pub struct ViewId {
     /// Drawn at random by whoever proposed it.
     pub tag: u64,
 }
-
-/// Longest group name, bytes.
-pub const GROUP_NAME_LIMIT: usize = 128;
-
-/// Longest payload of one group message, bytes.
-pub const PAYLOAD_LIMIT: usize = 32 * 1024;

@@ -48,7 +48,7 @@ fn a_killed_node_is_out_within_two_seconds_and_comes_back() {
         joined.members[2].incarnation,
         view.departed[0].member.incarnation
     );
-    assert_eq!(joined.members[2].boot_id, view.departed[0].member.boot_id);
+    assert_eq!(joined.members[2].boot, view.departed[0].member.boot);
 }
 
 #[test]

@@ -13,6 +13,7 @@ use serde::Serialize;
 
 pub use cluster_rt::client::Refusal;
 pub use cluster_rt::client::RefusalKind;
+pub use cmand_client::Departure;
 
 /// Where dlm_controld listens.
 pub const SOCKET: &str = "/run/cluster/dlm_controld.sock";
@@ -56,18 +57,6 @@ pub enum Reply {
 /// The daemon sends no events.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Event {}
-
-/// Why somebody is gone from a lockspace.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Departure {
-    /// Left cleanly.
-    Left,
-    /// Its node failed.
-    NodeFailed,
-    /// Its daemon failed.
-    ProcessFailed,
-}
 
 /// What the next step of a lockspace waits for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

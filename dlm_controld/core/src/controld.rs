@@ -9,6 +9,7 @@ mod conditions;
 
 use std::collections::BTreeMap;
 
+use crate::BootId;
 use crate::Departure;
 use crate::GROUP_PREFIX;
 use crate::GroupView;
@@ -455,7 +456,7 @@ impl Controld {
         now: Instant,
         from: NodeId,
         (range, running, holds): (Range, Option<u16>, bool),
-        unfenced: BTreeMap<NodeId, Option<String>>,
+        unfenced: BTreeMap<NodeId, Option<BootId>>,
         fx: &mut Vec<Effect>,
     ) {
         self.own.note_holds(from, holds);

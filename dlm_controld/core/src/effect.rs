@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! What the state machine wants done. Plain data; [`crate::Controld`] makes it.
 
+use crate::BootId;
 use crate::NodeId;
 use crate::report::Wait;
 use crate::wire::Message;
@@ -73,7 +74,7 @@ pub enum Effect {
         /// Which.
         node: NodeId,
         /// The boot of it whose daemon failed, if it was a member.
-        boot_id: Option<String>,
+        boot_id: Option<BootId>,
         /// Why, one line.
         reason: String,
     },

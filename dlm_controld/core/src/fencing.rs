@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 
+use crate::BootId;
 use crate::Instant;
 use crate::NodeId;
 use crate::View;
@@ -42,7 +43,7 @@ pub(crate) enum Cause {
 #[derive(Debug, Clone)]
 struct Accused {
     /// Its boot at that time, if it was a member of the view.
-    boot_id: Option<String>,
+    boot_id: Option<BootId>,
     /// The cluster view in force at that time: a fence state from before it may
     /// speak of an earlier boot.
     since: u64,
@@ -67,8 +68,8 @@ impl Fencing {
     }
 
     /// Nodes that were accused and are not fenced yet, with their boots.
-    pub(crate) fn accused(&self) -> BTreeMap<NodeId, Option<String>> {
-        let entry = |(node, accused): (&NodeId, &Accused)| (*node, accused.boot_id.clone());
+    pub(crate) fn accused(&self) -> BTreeMap<NodeId, Option<BootId>> {
+        let entry = |(node, accused): (&NodeId, &Accused)| (*node, accused.boot_id);
         self.accused.iter().map(entry).collect()
     }
 
@@ -105,8 +106,8 @@ impl Fencing {
     pub(crate) fn accuse(&mut self, due: Instant, node: NodeId, view: Option<&View>) {
         let since = view.map_or(0, |view| view.number);
         let seen = self.state.view >= since && self.state.victims.contains(&node);
-        let member = view.and_then(|view| view.members.iter().find(|m| m.node == node));
-        let boot_id = member.map(|member| member.boot_id.clone());
+        let member = view.and_then(|view| view.member(node));
+        let boot_id = member.map(|member| member.boot);
         let accused = Accused {
             boot_id,
             since,
@@ -123,7 +124,7 @@ impl Fencing {
         &mut self,
         now: Instant,
         node: NodeId,
-        boot_id: Option<String>,
+        boot_id: Option<BootId>,
         view: Option<&View>,
     ) {
         let since = view.map_or(0, |view| view.number);
@@ -149,13 +150,9 @@ impl Fencing {
 
     pub(crate) fn handle_view(&mut self, view: &View) {
         for (node, accused) in &mut self.accused {
-            let member = view.members.iter().find(|member| member.node == *node);
-            let rebooted = |member: &crate::Member| {
-                accused
-                    .boot_id
-                    .as_ref()
-                    .is_some_and(|boot| *boot != member.boot_id)
-            };
+            let member = view.member(*node);
+            let rebooted =
+                |member: &crate::Member| accused.boot_id.is_some_and(|boot| boot != member.boot);
             if accused.rebooted.is_none() && member.is_some_and(rebooted) {
                 accused.rebooted = Some(view.number);
             }
@@ -181,12 +178,12 @@ impl Fencing {
     }
 
     /// Nodes to accuse now, with their boots; each is due again later.
-    pub(crate) fn take_due(&mut self, now: Instant) -> Vec<(NodeId, Option<String>)> {
+    pub(crate) fn take_due(&mut self, now: Instant) -> Vec<(NodeId, Option<BootId>)> {
         let mut due = Vec::new();
         for (node, accused) in &mut self.accused {
             if !accused.seen && accused.due <= now {
                 accused.due = now.after(ACCUSE_AGAIN_MS);
-                due.push((*node, accused.boot_id.clone()));
+                due.push((*node, accused.boot_id));
             }
         }
         due
@@ -202,6 +199,7 @@ impl Fencing {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Incarnation;
     use crate::Member;
 
     const N: NodeId = NodeId(2);
@@ -213,13 +211,21 @@ mod tests {
         }
     }
 
-    fn view(number: u64, boot: &str) -> View {
+    const A: BootId = BootId([0xa; 16]);
+    const B: BootId = BootId([0xb; 16]);
+
+    fn view(number: u64, boot: BootId) -> View {
         View {
             number,
+            tag: 0,
             members: vec![Member {
                 node: N,
-                boot_id: boot.into(),
+                incarnation: Incarnation(number),
+                boot,
             }],
+            joined: vec![],
+            departed: vec![],
+            quorate: true,
         }
     }
 
@@ -242,7 +248,7 @@ mod tests {
     #[test]
     fn an_accused_node_is_fenced_only_after_it_was_a_victim() {
         let mut fencing = Fencing::default();
-        fencing.accuse(Instant(0), N, Some(&view(3, "a")));
+        fencing.accuse(Instant(0), N, Some(&view(3, A)));
         fencing.handle_state(state(9, &[]));
         assert!(!fencing.is_fenced(N, Cause::Daemon), "nobody has fenced it");
         fencing.handle_state(state(9, &[N]));
@@ -256,7 +262,7 @@ mod tests {
         let mut fencing = Fencing::default();
         // Fenced has not heard yet that the node is back; its daemon fails again.
         fencing.handle_state(state(4, &[N]));
-        fencing.accuse(Instant(0), N, Some(&view(5, "b")));
+        fencing.accuse(Instant(0), N, Some(&view(5, B)));
         fencing.handle_state(state(5, &[]));
         assert!(!fencing.is_fenced(N, Cause::Daemon), "boot b runs");
         fencing.handle_state(state(5, &[N]));
@@ -267,11 +273,11 @@ mod tests {
     #[test]
     fn an_accused_node_is_fenced_when_it_came_back_after_a_reboot() {
         let mut fencing = Fencing::default();
-        fencing.accuse(Instant(0), N, Some(&view(3, "a")));
-        fencing.handle_view(&view(4, "a"));
+        fencing.accuse(Instant(0), N, Some(&view(3, A)));
+        fencing.handle_view(&view(4, A));
         fencing.handle_state(state(4, &[]));
         assert!(!fencing.is_fenced(N, Cause::Daemon), "the same boot");
-        fencing.handle_view(&view(5, "b"));
+        fencing.handle_view(&view(5, B));
         assert!(
             !fencing.is_fenced(N, Cause::Daemon),
             "fenced has not processed it"

@@ -54,9 +54,15 @@ mod own_group;
 pub mod report;
 pub mod wire;
 
-use serde::Deserialize;
-use serde::Serialize;
-
+pub use cmand_view::BootId;
+pub use cmand_view::Departed;
+pub use cmand_view::Departure;
+pub use cmand_view::GroupView;
+pub use cmand_view::Incarnation;
+pub use cmand_view::Instant;
+pub use cmand_view::Member;
+pub use cmand_view::NodeId;
+pub use cmand_view::View;
 pub use controld::Config;
 pub use controld::Controld;
 pub use effect::Effect;
@@ -73,77 +79,4 @@ pub const GROUP_PREFIX: &str = "dlm:ls:";
 #[must_use]
 pub fn lockspace_group(lockspace: &str) -> String {
     format!("{GROUP_PREFIX}{lockspace}")
-}
-
-/// A node of the configuration, 1 and up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct NodeId(pub u32);
-
-impl std::fmt::Display for NodeId {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-/// Milliseconds on a clock that only moves forward.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Instant(pub u64);
-
-impl Instant {
-    /// This much later.
-    #[must_use]
-    pub fn after(self, milliseconds: u64) -> Self {
-        Self(self.0.saturating_add(milliseconds))
-    }
-}
-
-/// A member of a cluster view.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Member {
-    /// Which node.
-    pub node: NodeId,
-    /// Which boot of it.
-    pub boot_id: String,
-}
-
-/// What a cluster view says, as far as it concerns lockspaces.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct View {
-    /// Its number.
-    pub number: u64,
-    /// Its members.
-    pub members: Vec<Member>,
-}
-
-/// Why somebody is gone from a group.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Departure {
-    /// Left cleanly; holds nothing.
-    Left,
-    /// The node failed: it may hold what it held until it is fenced.
-    NodeFailed,
-    /// The node is there, its daemon is not: its kernel has stopped and nobody
-    /// will start it again. It must be fenced.
-    ProcessFailed,
-}
-
-/// A view of a group.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GroupView {
-    /// The group.
-    pub group: String,
-    /// Its number.
-    pub number: u64,
-    /// Number of the cluster view in force.
-    pub view: u64,
-    /// Its members by ascending id.
-    pub members: Vec<NodeId>,
-    /// Members that were not in the group view before.
-    pub joined: Vec<NodeId>,
-    /// Members of the group view before that are not in this one.
-    pub departed: Vec<(NodeId, Departure)>,
-    /// Nodes whose daemon failed in this group, also before this node joined it,
-    /// and that have neither joined it again nor failed since as nodes.
-    pub lost: Vec<NodeId>,
 }

@@ -18,6 +18,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde::Serialize;
 
+use crate::BootId;
 use crate::NodeId;
 
 /// Version of these messages.
@@ -61,7 +62,7 @@ pub enum Message {
         holds: bool,
         /// Nodes whose daemon failed with lockspaces in the kernel, and that
         /// are not fenced yet, with the boot to end where it is known.
-        unfenced: BTreeMap<NodeId, Option<String>>,
+        unfenced: BTreeMap<NodeId, Option<BootId>>,
     },
     /// Whether the sender's kernel may have lockspaces from now on.
     Holds {
@@ -141,7 +142,7 @@ mod tests {
     #[test]
     fn every_message_has_its_golden_bytes() {
         let range = Range { min: 1, max: 2 };
-        let unfenced = BTreeMap::from([(NodeId(3), Some("b".into())), (NodeId(5), None)]);
+        let unfenced = BTreeMap::from([(NodeId(3), Some(BootId([0xab; 16]))), (NodeId(5), None)]);
         let cases = [
             (
                 Message::Protocol {
@@ -150,7 +151,7 @@ mod tests {
                     holds: true,
                     unfenced,
                 },
-                r#"{"protocol":{"range":{"min":1,"max":2},"running":1,"holds":true,"unfenced":{"3":"b","5":null}}}"#,
+                r#"{"protocol":{"range":{"min":1,"max":2},"running":1,"holds":true,"unfenced":{"3":"abababab-abab-abab-abab-abababababab","5":null}}}"#,
             ),
             (
                 Message::Protocol {

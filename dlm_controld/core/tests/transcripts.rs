@@ -8,12 +8,14 @@
 use std::fmt::Write;
 use std::path::Path;
 
+use dlm_controld_core::BootId;
 use dlm_controld_core::Config;
 use dlm_controld_core::Controld;
 use dlm_controld_core::Departure;
 use dlm_controld_core::Effect;
 use dlm_controld_core::FenceState;
 use dlm_controld_core::GroupView;
+use dlm_controld_core::Incarnation;
 use dlm_controld_core::Instant;
 use dlm_controld_core::Member;
 use dlm_controld_core::NodeId;
@@ -103,14 +105,20 @@ impl Player {
             ["view", n, list] => {
                 let member = |node: NodeId| Member {
                     node,
-                    boot_id: format!("boot of {node}"),
+                    incarnation: Incarnation(1),
+                    // Every node in a boot of its own.
+                    boot: BootId(u128::from(node.0).to_be_bytes()),
                 };
                 let members = nodes(list).into_iter().map(member).collect();
                 core.handle_view(
                     now,
                     View {
                         number: number(n),
+                        tag: 0,
                         members,
+                        joined: vec![],
+                        departed: vec![],
+                        quorate: true,
                     },
                     &mut fx,
                 );

@@ -37,7 +37,7 @@ pub(super) async fn refuse_leftovers(
     if names.is_empty() {
         return Ok(());
     }
-    let node = cmand_client::NodeId(settings.node.0);
+    let node = settings.node;
     let reason = "the kernel has lockspaces that no daemon controls".to_owned();
     let boot_id = None;
     let request = fenced_client::Request::Fence {

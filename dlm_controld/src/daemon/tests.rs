@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 
 use cluster_rt::server::ClientId;
 use cmand_client::Event;
+use cmand_client::NodeId;
 use dlm_controld_core::FenceState;
 use dlm_controld_core::Start;
 use dlm_controld_core::lockspace_group;
@@ -240,10 +241,7 @@ impl World {
     }
 
     fn tell_fence(&self, view: u64, victims: &[u32]) {
-        let victims = victims
-            .iter()
-            .map(|node| cmand_client::NodeId(*node))
-            .collect();
+        let victims = victims.iter().map(|node| NodeId(*node)).collect();
         let state = fenced_client::State { view, victims };
         self.fenced
             .event(self.fenced_client, fenced_client::Event::State(state));
@@ -273,7 +271,7 @@ impl World {
         let cmand_client::Request::GroupSend { group, payload } = request else {
             panic!("{request:?}");
         };
-        let from = cmand_client::NodeId(1);
+        let from = NodeId(1);
         self.tell(Event::Message {
             group,
             from,
@@ -290,7 +288,7 @@ impl World {
         let group = lockspace_group("web");
         self.tell(Event::Message {
             group,
-            from: cmand_client::NodeId(2),
+            from: NodeId(2),
             payload,
         });
     }
@@ -357,12 +355,13 @@ fn start(
 
 fn view(number: u64, nodes: &[u32]) -> Event {
     let member = |node: &u32| cmand_client::Member {
-        node: cmand_client::NodeId(*node),
+        node: NodeId(*node),
         incarnation: cmand_client::Incarnation(7),
-        boot_id: "b".into(),
+        boot: cmand_client::BootId([0xb; 16]),
     };
     Event::View(cmand_client::View {
         number,
+        tag: 0,
         members: nodes.iter().map(member).collect(),
         joined: vec![],
         departed: vec![],
@@ -371,11 +370,7 @@ fn view(number: u64, nodes: &[u32]) -> Event {
 }
 
 fn group(name: &str, number: u64, nodes: &[u32], joined: &[u32], failed: &[u32]) -> Event {
-    let ids = |list: &[u32]| {
-        list.iter()
-            .map(|node| cmand_client::NodeId(*node))
-            .collect()
-    };
+    let ids = |list: &[u32]| list.iter().map(|node| NodeId(*node)).collect();
     let why = cmand_client::Departure::NodeFailed;
     Event::Group(cmand_client::GroupView {
         group: name.into(),
@@ -383,10 +378,7 @@ fn group(name: &str, number: u64, nodes: &[u32], joined: &[u32], failed: &[u32])
         view: number,
         members: ids(nodes),
         joined: ids(joined),
-        departed: failed
-            .iter()
-            .map(|node| (cmand_client::NodeId(*node), why))
-            .collect(),
+        departed: failed.iter().map(|node| (NodeId(*node), why)).collect(),
         lost: vec![],
     })
 }
@@ -534,7 +526,7 @@ async fn a_node_with_leftovers_has_itself_fenced() {
         KernelEvents::Channel(receiver),
     ));
     let (_, request) = asked(&mut fenced, fenced_client::Reply::Done).await;
-    let node = cmand_client::NodeId(1);
+    let node = NodeId(1);
     assert!(matches!(request, fenced_client::Request::Fence { node: n, .. } if n == node));
     let error = within(daemon).await.unwrap().unwrap_err();
     assert_eq!(error.status(), cluster_rt::exit::RESET);
@@ -574,18 +566,15 @@ async fn a_daemon_that_failed_is_fenced_by_request() {
         group: "dlm:ls:web".into(),
         number: 2,
         view: 1,
-        members: vec![cmand_client::NodeId(1)],
+        members: vec![NodeId(1)],
         joined: vec![],
-        departed: vec![(
-            cmand_client::NodeId(2),
-            cmand_client::Departure::ProcessFailed,
-        )],
-        lost: vec![cmand_client::NodeId(2)],
+        departed: vec![(NodeId(2), cmand_client::Departure::ProcessFailed)],
+        lost: vec![NodeId(2)],
     }));
     loop {
         let (_, request) = asked(&mut world.fenced, fenced_client::Reply::Done).await;
         if let fenced_client::Request::Fence { node, .. } = request {
-            assert_eq!(node, cmand_client::NodeId(2));
+            assert_eq!(node, NodeId(2));
             break;
         }
     }

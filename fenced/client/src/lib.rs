@@ -10,6 +10,7 @@ use std::path::Path;
 
 use cluster_rt::client;
 use cluster_rt::client::CallError;
+use cmand_client::BootId;
 use cmand_client::NodeId;
 use serde::Deserialize;
 use serde::Serialize;
@@ -40,7 +41,7 @@ pub enum Request {
         node: NodeId,
         /// The boot of it that is to end; none: whichever it is in. An
         /// accusation that comes late must not hit the boot after.
-        boot_id: Option<String>,
+        boot_id: Option<BootId>,
         /// Why, one line for logs.
         reason: String,
     },

@@ -15,7 +15,9 @@
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 
+use crate::BootId;
 use crate::GroupView;
+use crate::Incarnation;
 use crate::Instant;
 use crate::Member;
 use crate::NodeId;
@@ -131,7 +133,7 @@ enum Heard {
     },
     Accuse {
         node: NodeId,
-        boot_id: Option<String>,
+        boot_id: Option<BootId>,
         reason: String,
     },
     Acknowledge {
@@ -162,7 +164,7 @@ enum Agent {
     /// says so is on its way.
     Running {
         node: NodeId,
-        incarnation: Option<u64>,
+        incarnation: Option<Incarnation>,
         run: u64,
     },
     /// Failed; not before this time again.
@@ -612,13 +614,11 @@ impl Domain {
             } => {
                 let member = self.member(node);
                 // An accusation that comes late must not hit the boot after.
-                let is_over = member.is_some_and(|member| {
-                    let accused = boot_id.as_ref();
-                    accused.is_some_and(|boot_id| *boot_id != member.boot_id)
-                });
+                let is_over =
+                    member.is_some_and(|member| boot_id.is_some_and(|boot| boot != member.boot));
                 let victim = Victim {
                     incarnation: member.map(|member| member.incarnation),
-                    boot_id: member.map(|member| member.boot_id.clone()),
+                    boot_id: member.map(|member| member.boot),
                     view: self.view.as_ref().map_or(0, |view| view.number),
                     reason: Reason::Accused(reason),
                 };
@@ -645,7 +645,7 @@ impl Domain {
     }
 
     fn apply_view(&mut self, now: Instant, view: &View, fx: &mut Vec<Effect>) {
-        for member in &view.failed {
+        for member in view.failed() {
             let fenced = self
                 .history
                 .get(&member.node)
@@ -656,7 +656,7 @@ impl Domain {
             }
             let victim = Victim {
                 incarnation: Some(member.incarnation),
-                boot_id: Some(member.boot_id.clone()),
+                boot_id: Some(member.boot),
                 view: view.number,
                 reason: Reason::Failed,
             };
@@ -680,11 +680,7 @@ impl Domain {
     }
 
     fn member(&self, node: NodeId) -> Option<&Member> {
-        self.view
-            .as_ref()?
-            .members
-            .iter()
-            .find(|member| member.node == node)
+        self.view.as_ref()?.member(node)
     }
 
     fn accuse(&mut self, now: Instant, node: NodeId, victim: Victim, fx: &mut Vec<Effect>) {

@@ -24,69 +24,15 @@ pub mod domain;
 pub mod victim;
 pub mod wire;
 
-use serde::Deserialize;
-use serde::Serialize;
-
+pub use cmand_view::BootId;
+pub use cmand_view::GroupView;
+pub use cmand_view::Incarnation;
+pub use cmand_view::Instant;
+pub use cmand_view::Member;
+pub use cmand_view::NodeId;
+pub use cmand_view::View;
 pub use domain::Config;
 pub use domain::Domain;
 pub use domain::Effect;
 pub use domain::State;
 pub use domain::Wait;
-
-/// A node of the configuration, 1 and up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct NodeId(pub u32);
-
-impl std::fmt::Display for NodeId {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-/// Milliseconds on a clock that only moves forward.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Instant(pub u64);
-
-impl Instant {
-    /// This much later.
-    #[must_use]
-    pub fn after(self, milliseconds: u64) -> Self {
-        Self(self.0.saturating_add(milliseconds))
-    }
-}
-
-/// A member of a cluster view.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Member {
-    /// Which node.
-    pub node: NodeId,
-    /// Which life of cmand on it.
-    pub incarnation: u64,
-    /// Which boot of the node.
-    pub boot_id: String,
-}
-
-/// What a cluster view says, as far as it concerns fencing.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct View {
-    /// Its number.
-    pub number: u64,
-    /// Its members.
-    pub members: Vec<Member>,
-    /// Members of the view before that failed.
-    pub failed: Vec<Member>,
-    /// Whether its members' votes reach quorum.
-    pub quorate: bool,
-}
-
-/// What a view of the domain's group says.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GroupView {
-    /// Its number.
-    pub number: u64,
-    /// Its members.
-    pub members: Vec<NodeId>,
-    /// Members that were not in the view before.
-    pub joined: Vec<NodeId>,
-}

@@ -6,6 +6,8 @@
 use serde::Deserialize;
 use serde::Serialize;
 
+use crate::BootId;
+use crate::Incarnation;
 use crate::Member;
 use crate::NodeId;
 
@@ -35,9 +37,9 @@ impl std::fmt::Display for Reason {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Victim {
     /// The life that is to be ended; none if it was never seen.
-    pub incarnation: Option<u64>,
+    pub incarnation: Option<Incarnation>,
     /// The boot that is to be ended; none if it was never seen.
-    pub boot_id: Option<String>,
+    pub boot_id: Option<BootId>,
     /// Number of the cluster view that made it a victim.
     pub view: u64,
     /// Why it is one.
@@ -48,9 +50,9 @@ impl Victim {
     /// Whether this member is the victim after a reboot. Another life of cmand
     /// on the same boot proves nothing: what the node held it may still hold.
     pub(crate) fn is_over(&self, member: &Member) -> bool {
-        match (&self.incarnation, &self.boot_id) {
+        match (self.incarnation, self.boot_id) {
             (Some(incarnation), Some(boot_id)) => {
-                member.incarnation != *incarnation && member.boot_id != *boot_id
+                member.incarnation != incarnation && member.boot != boot_id
             }
             // Never seen: a member that cmand let in holds nothing.
             (None, _) | (_, None) => true,
@@ -80,5 +82,5 @@ pub struct Record {
     /// Seconds since the epoch on that node's clock.
     pub at: u64,
     /// The life that was ended; none if it was never seen.
-    pub ended: Option<u64>,
+    pub ended: Option<Incarnation>,
 }

@@ -8,6 +8,7 @@
 use serde::Deserialize;
 use serde::Serialize;
 
+use crate::BootId;
 use crate::NodeId;
 use crate::victim::Record;
 use crate::victim::Victim;
@@ -42,7 +43,7 @@ pub enum Message {
         /// Which.
         node: NodeId,
         /// The boot of it that is to end; none: whichever it is in.
-        boot_id: Option<String>,
+        boot_id: Option<BootId>,
         /// Why.
         reason: String,
         /// Number by which the sender knows its request.
@@ -110,13 +111,16 @@ impl Message {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Incarnation;
     use crate::victim::How;
     use crate::victim::Reason;
 
+    const BOOT: BootId = BootId([0xab; 16]);
+
     fn victim() -> Victim {
         Victim {
-            incarnation: Some(7),
-            boot_id: Some("b".into()),
+            incarnation: Some(Incarnation(7)),
+            boot_id: Some(BOOT),
             view: 3,
             reason: Reason::Failed,
         }
@@ -127,14 +131,14 @@ mod tests {
             how: How::Agent,
             by: NodeId(1),
             at: 1_800_000_000,
-            ended: Some(7),
+            ended: Some(Incarnation(7)),
         }
     }
 
     #[test]
     fn every_message_has_its_golden_bytes() {
         let n = NodeId(2);
-        let victim_json = r#"{"incarnation":7,"boot_id":"b","view":3,"reason":"failed"}"#;
+        let victim_json = r#"{"incarnation":7,"boot_id":"abababab-abab-abab-abab-abababababab","view":3,"reason":"failed"}"#;
         let record_json = r#"{"how":"agent","by":1,"at":1800000000,"ended":7}"#;
         let cases = [
             (
@@ -159,11 +163,11 @@ mod tests {
             (
                 Message::Accuse {
                     node: n,
-                    boot_id: Some("b".into()),
+                    boot_id: Some(BOOT),
                     reason: "r".into(),
                     request: 9,
                 },
-                r#"{"accuse":{"node":2,"boot_id":"b","reason":"r","request":9}}"#.into(),
+                r#"{"accuse":{"node":2,"boot_id":"abababab-abab-abab-abab-abababababab","reason":"r","request":9}}"#.into(),
             ),
             (
                 Message::Acknowledge {

@@ -4,13 +4,9 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use cmand_core::Departure;
 use dlm_controld_core::wire::PROTOCOL_RANGE;
-use dlm_controld_core::{
-    Config, Controld, Effect, GroupView, Instant, Member, NodeId, Notice, Start, View,
-};
+use dlm_controld_core::{Config, Controld, Effect, Instant, NodeId, Notice, Start};
 use dlm_core::lockcore::lockspace::{StartArgs, StartMember};
-use dlm_core::lockcore::members;
 use dlm_core::platform::{GFP, KVec};
 
 use super::machine::Mount;
@@ -85,38 +81,6 @@ pub(super) enum Report {
     StartFailed(i32),
     /// A recovery ended well.
     Recovered,
-}
-
-fn view(view: &cmand_core::View) -> View {
-    let member = |member: &cmand_core::Member| Member {
-        node: NodeId(member.node.0),
-        boot_id: member.boot.to_string(),
-    };
-    View {
-        number: view.number,
-        members: view.members.iter().map(member).collect(),
-    }
-}
-
-fn group(group: &cmand_core::GroupView) -> GroupView {
-    let nodes = |nodes: &[cmand_core::NodeId]| nodes.iter().map(|node| NodeId(node.0)).collect();
-    let departed = |(node, why): &(cmand_core::NodeId, Departure)| {
-        let why = match why {
-            Departure::Left => dlm_controld_core::Departure::Left,
-            Departure::NodeFailed => dlm_controld_core::Departure::NodeFailed,
-            Departure::ProcessFailed => dlm_controld_core::Departure::ProcessFailed,
-        };
-        (NodeId(node.0), why)
-    };
-    GroupView {
-        group: group.group.clone(),
-        number: group.number,
-        view: group.view,
-        members: nodes(&group.members),
-        joined: nodes(&group.joined),
-        departed: group.departed.iter().map(departed).collect(),
-        lost: nodes(&group.lost),
-    }
 }
 
 impl World {
@@ -244,16 +208,14 @@ impl World {
                     let lives = told.members.iter();
                     daemon.members = lives.map(|m| (m.node.0, m.incarnation.0)).collect();
                 }
-                let view = view(&told);
                 self.decide(node, |controld, now, fx| {
-                    controld.handle_view(now, view, fx)
+                    controld.handle_view(now, told, fx)
                 })
             }
             Line::News(News::Quorum(quorate)) => self.decide(node, |controld, now, fx| {
                 controld.handle_quorum(now, quorate, fx);
             }),
-            Line::News(News::Group(told)) => {
-                let group = group(&told);
+            Line::News(News::Group(group)) => {
                 trace!(
                     self,
                     "node {node} hears group {} {} {:?} departed {:?}",
@@ -469,7 +431,7 @@ impl World {
             };
             known &= life.is_some();
             let member = StartMember {
-                node: members::NodeId(*member),
+                node: NodeId(*member),
                 weight: 1,
                 incarnation: life.unwrap_or(0),
             };
@@ -477,7 +439,7 @@ impl World {
         }
         // The family has no word for a member that left and is back.
         for NodeId(failed) in start.failed.iter().chain(&start.renewed) {
-            known &= args.failed.push(members::NodeId(*failed), GFP).is_ok();
+            known &= args.failed.push(NodeId(*failed), GFP).is_ok();
         }
         for NodeId(renewed) in &start.renewed {
             // What slot it had means nothing any more, and it is given another one.

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! fenced on each machine: its core, its agents, and those who watch its state.
 
-use cmand_core::Departure;
 use dlm_controld_core::FenceState;
 use fenced_core::wire::Message;
-use fenced_core::{Config, Domain, Effect, GroupView, Instant, Member, NodeId, View};
+use fenced_core::{BootId, Config, Domain, Effect, Instant, NodeId};
 
 use super::process::{Ask, End, Line, News, Plea, Process, Who};
 use super::{Event, World, trace};
@@ -50,34 +49,6 @@ impl Fenced {
     /// Nodes that must be fenced, as far as this daemon knows.
     pub(super) fn victims(&self) -> Vec<u32> {
         self.domain.victims().map(|(node, _)| node.0).collect()
-    }
-}
-
-fn member(member: &cmand_core::Member) -> Member {
-    Member {
-        node: NodeId(member.node.0),
-        incarnation: member.incarnation.0,
-        boot_id: member.boot.to_string(),
-    }
-}
-
-fn view(view: &cmand_core::View) -> View {
-    let failed = view.departed.iter();
-    let failed = failed.filter(|departed| departed.why == Departure::NodeFailed);
-    View {
-        number: view.number,
-        members: view.members.iter().map(member).collect(),
-        failed: failed.map(|departed| member(&departed.member)).collect(),
-        quorate: view.quorate,
-    }
-}
-
-fn group(group: &cmand_core::GroupView) -> GroupView {
-    let nodes = |nodes: &[cmand_core::NodeId]| nodes.iter().map(|node| NodeId(node.0)).collect();
-    GroupView {
-        number: group.number,
-        members: nodes(&group.members),
-        joined: nodes(&group.joined),
     }
 }
 
@@ -175,9 +146,7 @@ impl World {
         let victims = state.victims.iter().filter(|_| !hides);
         let state = FenceState {
             view: state.view,
-            victims: victims
-                .map(|node| dlm_controld_core::NodeId(node.0))
-                .collect(),
+            victims: victims.copied().collect(),
         };
         if state == fenced.told {
             return;
@@ -200,15 +169,13 @@ impl World {
         };
         let own = (Who::Fenced, fenced.process);
         match line {
-            Line::News(News::View(told)) => {
-                let view = view(&told);
+            Line::News(News::View(view)) => {
                 self.domain(node, |domain, now, fx| domain.handle_view(now, view, fx))
             }
             Line::News(News::Quorum(quorate)) => self.domain(node, |domain, now, fx| {
                 domain.handle_quorum(now, quorate, fx);
             }),
-            Line::News(News::Group(told)) => {
-                let group = group(&told);
+            Line::News(News::Group(group)) => {
                 trace!(self, "node {node} fenced hears {group:?}");
                 self.domain(node, |domain, now, fx| domain.handle_group(now, &group, fx))
             }
@@ -269,7 +236,7 @@ impl World {
         &mut self,
         node: u32,
         victim: u32,
-        boot_id: Option<String>,
+        boot_id: Option<BootId>,
         reason: &str,
     ) -> Result<(), Violation> {
         let Some(fenced) = &mut self.machine(node).fenced else {

@@ -86,7 +86,7 @@ pub(super) enum Plea {
     Needed(bool),
     Fence {
         node: u32,
-        boot_id: Option<String>,
+        boot_id: Option<cmand_core::BootId>,
         reason: String,
     },
 }

@@ -11,12 +11,14 @@ use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::collections::VecDeque;
 
+use dlm_controld_core::BootId;
 use dlm_controld_core::Config;
 use dlm_controld_core::Controld;
 use dlm_controld_core::Departure;
 use dlm_controld_core::Effect;
 use dlm_controld_core::FenceState;
 use dlm_controld_core::GroupView;
+use dlm_controld_core::Incarnation;
 use dlm_controld_core::Instant;
 use dlm_controld_core::Member;
 use dlm_controld_core::NodeId;
@@ -143,8 +145,9 @@ pub(crate) struct Cluster {
 /// Lines of the trace that are kept.
 const TRACE: usize = 60;
 
-fn boot_id(node: NodeId, boot: u32) -> String {
-    format!("{node}-{boot}")
+fn boot_id(node: NodeId, boot: u32) -> BootId {
+    let id = u128::from(node.0) << 64 | u128::from(boot);
+    BootId(id.to_be_bytes())
 }
 
 impl Cluster {
@@ -166,7 +169,11 @@ impl Cluster {
         let boots: BTreeMap<_, _> = nodes.iter().map(|node| (node.id, 1)).collect();
         let view = View {
             number: 1,
+            tag: 0,
             members: members(&boots),
+            joined: Vec::new(),
+            departed: Vec::new(),
+            quorate: true,
         };
         let fenced = Fenced {
             view: 1,
@@ -874,7 +881,8 @@ impl Fenced {
 fn members(boots: &BTreeMap<NodeId, u32>) -> Vec<Member> {
     let member = |(node, boot): (&NodeId, &u32)| Member {
         node: *node,
-        boot_id: boot_id(*node, *boot),
+        incarnation: Incarnation((*boot).into()),
+        boot: boot_id(*node, *boot),
     };
     boots.iter().map(member).collect()
 }

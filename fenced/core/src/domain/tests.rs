@@ -2,11 +2,17 @@
 //! Several domains on one ordered bus, as cmand provides it: every member gets
 //! the same views and messages in the same order.
 
+use cmand_view::Departed;
+use cmand_view::Departure;
+
 use super::*;
 
 const N1: NodeId = NodeId(1);
 const N2: NodeId = NodeId(2);
 const N3: NodeId = NodeId(3);
+
+/// A boot that no node had before.
+const ANOTHER: BootId = BootId([0xff; 16]);
 
 #[derive(Clone)]
 enum Event {
@@ -111,12 +117,18 @@ impl Bus {
 
     fn cluster_view(&mut self, failed: Vec<Member>) {
         self.view += 1;
-        let members: Vec<Member> = self.cluster.values().cloned().collect();
+        let members: Vec<Member> = self.cluster.values().copied().collect();
         let quorate = self.cluster.len() >= 2;
+        let departed = |member| Departed {
+            member,
+            why: Departure::NodeFailed,
+        };
         self.event(&Event::View(View {
             number: self.view,
+            tag: 0,
             members,
-            failed,
+            joined: Vec::new(),
+            departed: failed.into_iter().map(departed).collect(),
             quorate,
         }));
         for node in self.domains.keys().copied().collect::<Vec<_>>() {
@@ -127,11 +139,11 @@ impl Bus {
     }
 
     fn life(&self, node: u32) -> Member {
-        let incarnation = u64::from(node) * 100 + self.view;
+        let life = u64::from(node) * 100 + self.view;
         Member {
             node: NodeId(node),
-            incarnation,
-            boot_id: format!("boot-{node}-{}", self.view),
+            incarnation: Incarnation(life),
+            boot: BootId(u128::from(life).to_be_bytes()),
         }
     }
 
@@ -145,12 +157,14 @@ impl Bus {
     fn daemon_join(&mut self, node: u32) {
         let node = NodeId(node);
         self.domains.insert(node, Domain::new(self.config(node)));
-        let members = self.cluster.values().cloned().collect();
+        let members = self.cluster.values().copied().collect();
         let quorate = self.cluster.len() >= 2;
         let view = View {
             number: self.view,
+            tag: 0,
             members,
-            failed: Vec::new(),
+            joined: Vec::new(),
+            departed: Vec::new(),
             quorate,
         };
         self.one(node, |domain, now, fx| {
@@ -165,9 +179,13 @@ impl Bus {
         self.group_view += 1;
         let members = self.group.iter().copied().collect();
         self.event(&Event::Group(GroupView {
+            group: "fence:default".into(),
             number: self.group_view,
+            view: self.view,
             members,
             joined,
+            departed: Vec::new(),
+            lost: Vec::new(),
         }));
     }
 
@@ -300,13 +318,13 @@ fn a_failed_attempt_is_repeated_after_the_pause_and_others_get_their_turn() {
 #[test]
 fn a_victim_back_after_a_reboot_is_cleared_and_one_without_is_not() {
     let mut bus = Bus::three();
-    let old = bus.cluster[&N2].clone();
+    let old = bus.cluster[&N2];
     bus.kill(2);
     bus.cluster.insert(
         N2,
         Member {
-            incarnation: 7777,
-            ..old.clone()
+            incarnation: Incarnation(7777),
+            ..old
         },
     );
     bus.cluster_view(Vec::new());
@@ -314,8 +332,8 @@ fn a_victim_back_after_a_reboot_is_cleared_and_one_without_is_not() {
     bus.cluster.insert(
         N2,
         Member {
-            boot_id: "another".into(),
-            incarnation: 7778,
+            boot: ANOTHER,
+            incarnation: Incarnation(7778),
             ..old
         },
     );
@@ -384,25 +402,25 @@ fn a_joiner_founds_the_domain_when_all_who_knew_are_gone() {
 #[test]
 fn an_accusation_of_a_boot_that_is_over_hits_nobody() {
     let mut bus = Bus::three();
-    let old = bus.cluster[&N2].boot_id.clone();
-    let accuse = |boot_id: String| Message::Accuse {
+    let old = bus.cluster[&N2].boot;
+    let accuse = |boot_id: BootId| Message::Accuse {
         node: N2,
         boot_id: Some(boot_id),
         reason: "its dlm_controld died".into(),
         request: 5,
     };
     let new = Member {
-        incarnation: 7777,
-        boot_id: "another".into(),
-        ..bus.cluster[&N2].clone()
+        incarnation: Incarnation(7777),
+        boot: ANOTHER,
+        ..bus.cluster[&N2]
     };
-    bus.cluster.insert(N2, new.clone());
+    bus.cluster.insert(N2, new);
     bus.cluster_view(Vec::new());
     bus.pending.push_back((N3, accuse(old)));
     bus.run();
     bus.assert_agreed();
     assert_eq!((bus.victims(N1), bus.fenced.len()), (vec![], 0));
-    bus.pending.push_back((N3, accuse(new.boot_id)));
+    bus.pending.push_back((N3, accuse(new.boot)));
     bus.run();
     assert_eq!(bus.fenced, [(N1, N2)]);
 }
@@ -522,14 +540,14 @@ fn an_accused_member_that_leaves_the_view_while_its_agent_runs_is_reset_once() {
 #[test]
 fn a_life_that_fails_while_the_word_about_the_last_one_is_on_its_way_is_fenced() {
     let mut bus = Bus::three();
-    let old = bus.cluster[&N2].clone();
+    let old = bus.cluster[&N2];
     bus.kill(2);
     // cmand is back on the same boot: that ends nothing.
     let again = Member {
-        incarnation: 7777,
+        incarnation: Incarnation(7777),
         ..old
     };
-    bus.cluster.insert(N2, again.clone());
+    bus.cluster.insert(N2, again);
     bus.cluster_view(Vec::new());
     bus.agent(N1, N2, true);
     bus.cluster.remove(&N2);

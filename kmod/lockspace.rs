@@ -84,8 +84,8 @@ use crate::callback::{
 use crate::ffi::caller::Ops;
 use crate::ffi::completion::Gate;
 use crate::ffi::workqueue::WorkQueue;
-use crate::lockcore::lockspace::Lockspace as Recovery;
 use crate::lockcore::members::NodeId;
+use crate::lockcore::recovery::Lockspace as Recovery;
 use crate::lockcore::shard::Shard;
 use crate::uapi::lock::{
     is_same_lockspace,

@@ -25,11 +25,11 @@ use crate::ffi::netlink::{
     Request, //
 };
 use crate::ffi::socket::Address;
-use crate::lockcore::lockspace::{
+use crate::lockcore::members::NodeId;
+use crate::lockcore::recovery::{
     StartArgs,
     StartMember, //
 };
-use crate::lockcore::members::NodeId;
 use crate::lockspace::{
     self,
     ClusterName,

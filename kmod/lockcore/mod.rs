@@ -18,7 +18,6 @@ pub mod flags;
 pub mod framer;
 pub mod hash;
 pub mod lkb;
-pub mod lockspace;
 pub mod lvb;
 pub mod members;
 pub mod mode;

@@ -1,505 +1,467 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! The steps of a recovery, in their order.
+//! A lockspace above its shards: who is a member, how far recovery has come, and what other nodes
+//! are told about that.
 //!
-//! Every member goes through the same phases; a barrier ends when all have come to it. The lowest
-//! member asks the others (STATUS) until all have, then says so; the others ask the lowest. So
-//! nodes that know nothing of us but the protocol go through them, too.
+//! ```text
+//!           control_start                      last phase
+//!   New ───────────────────► Recovering ─────────────────────► Running
+//!                             │   ▲   │ configurations differ      │
+//!               control_stop  ▼   │   ▼                            │ control_stop
+//!                           Stopped ◄─ Failed ◄────────────────────┘ (to Stopped)
+//! ```
 //!
-//! | Phase | Does | Waits for |
-//! |---|---|---|
-//! | Start | members that are gone and new ones | |
-//! | Ping | asks every member once: same configuration? | all replies |
-//! | Begin | shards drop what is cached and know the members | |
-//! | Nodes | barrier; slots are given out | all |
-//! | Names | asks every member what it masters that we are the directory node of | all replies |
-//! | Directory | barrier | all |
-//! | Waiters | what waits for a node that is gone | |
-//! | Purge, Lookups, Images | if somebody is gone: new masters, our locks told to them | replies |
-//! | Locks | barrier | all |
-//! | Repair, DropSaved | value blocks, conversions; messages that mean nothing any more | |
-//! | Done | barrier | all |
-//! | Enable, Drain, Resend, Grant | locking goes on | |
+//! Packets are answered and noted here ([`Lockspace::handle_packet`]); recovery goes on in
+//! [`Lockspace::handle_timeout`], one bounded step per call, whose order is that of
+//! `Phase` in `recovery/phase.rs`. A stop ends it at any step, and any step may be repeated after the
+//! next start: what must not be forgotten between two attempts is in the shards and in
+//! [`Lockspace::gone`].
 //!
-//! Without quorum nothing of this goes on. `Reopen` is no part of a recovery: it works off the
-//! messages that came meanwhile.
+//! Invariants:
+//! - shards run only between the end of phase `Enable` and the next stop, and only with quorum;
+//! - a member that failed is reported with the last slot it was confirmed to have, once;
+//! - a reply that answers a request of an earlier recovery is dropped.
 
 use super::fault::Fault;
-use super::hash::name_hash;
-use super::lockspace::{Done, Known, Lockspace, RecoveryEffects, Shards, StartArgs, State};
-use super::members::{sort_by_node, NodeId};
-use super::name::ResourceName;
-use super::shard::{Config as ShardConfig, Drained, Effects, Shard};
+use super::members::{Member, Members, NodeId};
+use super::wire::rcom::{self, Config, Rcom, RcomKind, RcomLock, SlotOf};
+use crate::platform::code::{EBUSY, EINVAL};
 use crate::platform::{fault, Arc, KVec, Result, GFP};
 
-pub(super) mod barrier;
+mod barrier;
 mod directory;
+mod effects;
+mod images;
+mod lookups;
+mod names;
+mod phase;
+mod poll;
 mod remaster;
+mod steps;
 
-pub(super) use directory::Names;
-pub(super) use remaster::{Images, Lookups};
+pub use effects::{Done, RecoveryEffects, Shards};
 
-/// Pause after an allocation failed, milliseconds: others need a moment to free something.
-const RETRY_MS: u64 = 20;
+use phase::{Phase, Status};
+use poll::Poll;
 
-/// Saved messages dealt with per step: between steps the thread looks for a stop.
-const DRAIN_BATCH: usize = 256;
+/// A member as the controller names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StartMember {
+    /// Who.
+    pub node: NodeId,
+    /// Shares of the directory.
+    pub weight: u32,
+    /// Which life of it; another one is another node.
+    pub incarnation: u64,
+}
 
-/// What a creator gets to hear when members are configured otherwise.
-const EPROTO: i32 = -71;
-
-/// Members do not agree on what the lockspace is: recovery cannot go on.
+/// A start as the controller orders it.
 #[derive(Debug)]
-pub(super) struct Mismatch;
-
-/// Bits that say how far a node is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Status(u32);
-
-impl Status {
-    pub(super) const NODES: u32 = 0x01;
-    pub(super) const DIR: u32 = 0x04;
-    const LOCKS: u32 = 0x10;
-    const DONE: u32 = 0x40;
-
-    /// The bit by which the lowest member says that all have come to a barrier.
-    pub(super) const fn all(bit: u32) -> u32 {
-        bit << 1
-    }
-
-    pub(super) fn bits(self) -> u32 {
-        self.0
-    }
-
-    pub(super) fn has(self, bit: u32) -> bool {
-        self.0 & bit != 0
-    }
-
-    pub(super) fn set(&mut self, bit: u32) {
-        self.0 |= bit;
-    }
+pub struct StartArgs {
+    /// Id of the lockspace on the wire.
+    pub id: u32,
+    /// All members, this node among them.
+    pub members: KVec<StartMember>,
+    /// Those that are gone because they failed; others that are gone have left.
+    pub failed: KVec<NodeId>,
 }
 
-/// Where a recovery is; numbers are shards still to be visited.
+/// Part of a lockspace's life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Never started.
+    New,
+    /// Locking is stopped.
+    Stopped,
+    /// Started, and not done.
+    Recovering,
+    /// Locking goes on.
+    Running,
+    /// A recovery failed; stopped until the next start.
+    Failed,
+}
+
+/// A member as the last start that was begun has it.
 #[derive(Debug)]
-pub(super) enum Phase {
-    /// There is none, or it is over.
-    Idle,
-    Start,
-    Ping,
-    Begin(usize),
-    Nodes,
-    Names(Names),
-    Directory,
-    Waiters(usize),
-    Purge(usize),
-    Lookups(Lookups),
-    Images(Images),
-    Locks,
-    Repair(usize),
-    DropSaved(usize),
-    Done,
-    Enable(usize),
-    Drain(usize),
-    Resend(usize),
-    Grant(usize),
-    /// No recovery: messages that came without quorum are worked off.
-    Reopen(usize),
+struct Known {
+    start: StartMember,
+    /// Slot it was last confirmed to have; 0: none yet.
+    slot: u16,
+    poll: Poll,
 }
 
-impl Phase {
-    /// The bit of a barrier, for those who have come to it.
-    fn barrier(&self) -> Option<u32> {
-        match self {
-            Phase::Nodes => Some(Status::NODES),
-            Phase::Directory => Some(Status::DIR),
-            Phase::Locks => Some(Status::LOCKS),
-            Phase::Done => Some(Status::DONE),
-            Phase::Idle
-            | Phase::Start
-            | Phase::Ping
-            | Phase::Begin(_)
-            | Phase::Names(_)
-            | Phase::Waiters(_)
-            | Phase::Purge(_)
-            | Phase::Lookups(_)
-            | Phase::Images(_)
-            | Phase::Repair(_)
-            | Phase::DropSaved(_)
-            | Phase::Enable(_)
-            | Phase::Drain(_)
-            | Phase::Resend(_)
-            | Phase::Grant(_)
-            | Phase::Reopen(_) => None,
-        }
-    }
-}
-
-/// What a step came to.
-pub(super) enum Step {
-    /// More of the same phase, at once.
-    Again(Phase),
-    /// More of the same phase when something is heard or due.
-    Wait(Phase),
-    /// On to this phase, at once.
-    Next(Phase),
+/// See the module's head.
+#[derive(Debug)]
+pub struct Lockspace {
+    own: NodeId,
+    id: u32,
+    lvb_len: u32,
+    flags: u32,
+    state: State,
+    /// Of the last stop or start. Other nodes' numbers mean nothing here.
+    seq: u64,
+    status: Status,
+    phase: Phase,
+    /// A start that has not been begun.
+    pending: Option<StartArgs>,
+    /// By ascending id.
+    members: KVec<Known>,
+    /// The same for the shards, once they have it.
+    table: Option<Arc<Members>>,
+    /// Gone since the last recovery that was completed, also those that are back.
+    gone: KVec<NodeId>,
+    /// Those of them whose saved messages were not thrown away yet. What comes from them later is
+    /// said by their next life.
+    unheard: KVec<NodeId>,
+    own_slot: u16,
+    generation: u32,
+    /// Whether the slots above are those of the recovery under way or last completed.
+    has_slots: bool,
+    /// Whether `recover_done` was said since the last `recover_prep`.
+    is_done: bool,
+    /// A member is configured otherwise: recovery cannot go on.
+    mismatch: bool,
+    next_id: u64,
+    started_ms: u64,
+    /// What goes on again now that there was no memory, and when.
+    retry_ms: Option<u64>,
+    /// Whether this node may act for the cluster.
+    quorate: bool,
 }
 
 impl Lockspace {
-    /// When [`Lockspace::handle_timeout`] has something to do; a time that is past means at once.
-    pub fn next_timeout(&self) -> Option<u64> {
-        if !self.quorate {
-            return None;
-        }
-        if let Some(retry) = self.retry_ms {
-            return Some(retry);
-        }
-        match &self.phase {
-            Phase::Idle => None,
-            Phase::Ping | Phase::Nodes | Phase::Directory | Phase::Locks | Phase::Done => {
-                self.next_poll()
-            }
-            Phase::Names(names) => names.next_timeout(),
-            Phase::Lookups(lookups) => lookups.next_timeout(),
-            Phase::Images(images) => images.next_timeout(),
-            Phase::Start
-            | Phase::Begin(_)
-            | Phase::Waiters(_)
-            | Phase::Purge(_)
-            | Phase::Repair(_)
-            | Phase::DropSaved(_)
-            | Phase::Enable(_)
-            | Phase::Drain(_)
-            | Phase::Resend(_)
-            | Phase::Grant(_)
-            | Phase::Reopen(_) => Some(0),
-        }
-    }
-
-    /// Takes recovery on by one step, if it can go on.
-    pub fn handle_timeout<S: Shards, R: RecoveryEffects>(
-        &mut self,
-        now_ms: u64,
-        shards: &S,
-        fx: &mut R,
-    ) {
-        if !self.quorate || self.retry_ms.is_some_and(|at| at > now_ms) {
-            return;
-        }
-        self.retry_ms = None;
-        let phase = core::mem::replace(&mut self.phase, Phase::Idle);
-        if matches!(phase, Phase::Idle) {
-            return;
-        }
-        match self.step(now_ms, phase, shards, fx) {
-            Ok(Step::Again(phase) | Step::Wait(phase)) => self.phase = phase,
-            Ok(Step::Next(phase)) => {
-                self.enter(now_ms, &phase);
-                self.phase = phase;
-            }
-            Err(Mismatch) => self.fail(fx),
-        }
-    }
-
-    /// A phase begins; coming to a barrier is said, and all that are asked there are asked anew.
-    fn enter(&mut self, now_ms: u64, phase: &Phase) {
-        match phase.barrier() {
-            Some(bit) => {
-                self.status.set(bit);
-                self.open_polls(now_ms, false);
-            }
-            None if matches!(phase, Phase::Ping) => self.open_polls(now_ms, true),
-            None => {}
-        }
-    }
-
-    /// One step. An error ends the recovery; want of memory is no error: the phase goes on later.
-    fn step<S: Shards, R: RecoveryEffects>(
-        &mut self,
-        now_ms: u64,
-        phase: Phase,
-        shards: &S,
-        fx: &mut R,
-    ) -> Result<Step, Mismatch> {
-        Ok(match phase {
-            Phase::Idle => Step::Wait(Phase::Idle),
-            Phase::Start => self.begin(now_ms, fx),
-            Phase::Ping => self.ping(now_ms, fx)?,
-            Phase::Begin(at) => self.begin_shard(now_ms, at, shards),
-            Phase::Nodes => self.nodes_barrier(now_ms, fx)?,
-            Phase::Names(names) => self.ask_names(now_ms, names, fx),
-            Phase::Directory => self.barrier(now_ms, Phase::Directory, Phase::Waiters(0), fx)?,
-            Phase::Waiters(at) => {
-                let next = if self.gone.is_empty() {
-                    Phase::Locks
-                } else {
-                    Phase::Purge(0)
-                };
-                let gone = &self.gone;
-                each(at, shards, Phase::Waiters, next, |shard, fx| {
-                    shard.waiters_first_pass(now_ms, gone, fx);
-                })
-            }
-            Phase::Purge(at) => {
-                let gone = &self.gone;
-                let next = Phase::Lookups(Lookups::default());
-                each(at, shards, Phase::Purge, next, |shard, fx| {
-                    if !fault(Fault::GoneNotPurged) {
-                        shard.purge_gone(now_ms, gone, fx);
-                    }
-                    shard.settle_orphaned();
-                })
-            }
-            Phase::Lookups(lookups) => self.ask_lookups(now_ms, lookups, shards, fx),
-            Phase::Images(images) => self.send_images(now_ms, images, shards, fx),
-            Phase::Locks => {
-                let next = if self.gone.is_empty() {
-                    Phase::DropSaved(0)
-                } else {
-                    Phase::Repair(0)
-                };
-                self.barrier(now_ms, Phase::Locks, next, fx)?
-            }
-            Phase::Repair(at) => self.repair_shard(now_ms, at, shards),
-            Phase::DropSaved(at) => each(at, shards, Phase::DropSaved, Phase::Done, |shard, _| {
-                shard.drop_saved(&[]);
-            }),
-            Phase::Done => {
-                let step = self.barrier(now_ms, Phase::Done, Phase::Enable(0), fx)?;
-                if matches!(step, Step::Next(_)) {
-                    self.gone.clear();
-                    fx.release_callbacks();
-                }
-                step
-            }
-            Phase::Enable(at) => {
-                let step = each(at, shards, Phase::Enable, Phase::Drain(0), |shard, _| {
-                    shard.enable();
-                });
-                if matches!(step, Step::Next(_)) {
-                    fx.enabled();
-                }
-                step
-            }
-            Phase::Drain(at) => {
-                self.drain_shard(now_ms, at, shards, Phase::Drain, Phase::Resend(0))
-            }
-            Phase::Reopen(at) => self.drain_shard(now_ms, at, shards, Phase::Reopen, Phase::Idle),
-            Phase::Resend(at) => each(at, shards, Phase::Resend, Phase::Grant(0), |shard, fx| {
-                if !fault(Fault::WaitersForgotten) {
-                    shard.resend_waiters(now_ms, fx);
-                }
-            }),
-            Phase::Grant(at) => {
-                let step = each(at, shards, Phase::Grant, Phase::Idle, |shard, fx| {
-                    shard.grant_marked(now_ms, fx);
-                });
-                let is_last = matches!(step, Step::Next(_));
-                if is_last && self.complete(now_ms, fx).is_err() {
-                    self.pause(now_ms, Phase::Grant(at))
-                } else {
-                    step
-                }
-            }
+    /// A lockspace that was never started. `flags` are those that all members must have.
+    pub fn new(own: NodeId, lvb_len: u32, flags: u32) -> Result<Self> {
+        Ok(Self {
+            own,
+            id: 0,
+            lvb_len,
+            flags,
+            state: State::New,
+            seq: 0,
+            status: Status::default(),
+            phase: Phase::Idle,
+            pending: None,
+            members: KVec::new(),
+            table: None,
+            gone: KVec::new(),
+            unheard: KVec::new(),
+            own_slot: 0,
+            generation: 0,
+            has_slots: false,
+            is_done: false,
+            mismatch: false,
+            next_id: 1,
+            started_ms: 0,
+            retry_ms: None,
+            quorate: true,
         })
     }
 
-    /// Compares the members with those of the start that was handed over.
-    fn begin<R: RecoveryEffects>(&mut self, now_ms: u64, fx: &mut R) -> Step {
-        let Some(args) = self.pending.take() else {
-            return Step::Wait(Phase::Idle);
+    /// Part of its life.
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// Id on the wire, 0 before the first start.
+    pub fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// Of the last completed recovery.
+    pub fn generation(&self) -> u32 {
+        self.generation
+    }
+
+    /// Of the last stop or start.
+    pub fn seq(&self) -> u64 {
+        self.seq
+    }
+
+    /// Barrier bits.
+    pub fn status_bits(&self) -> u32 {
+        self.status.bits()
+    }
+
+    /// The node that recovery waits for.
+    pub fn waits_for(&self) -> Option<NodeId> {
+        let open = |known: &&Known| known.poll.is_open();
+        self.members.iter().find(open).map(|known| known.start.node)
+    }
+
+    /// Members with their slots, 0 where they are not known.
+    pub fn slots(&self) -> impl Iterator<Item = SlotOf> + '_ {
+        self.members.iter().map(|known| SlotOf {
+            node: known.start.node,
+            slot: known.slot,
+        })
+    }
+
+    /// Stops locking. On return no operation runs in any shard, and a recovery that was under way
+    /// does nothing more.
+    pub fn control_stop<S: Shards, R: RecoveryEffects>(&mut self, shards: &S, fx: &mut R) {
+        for index in 0..shards.count() {
+            if !fault(Fault::NotStopped) {
+                shards.with(index, |shard, _| shard.stop());
+            }
+        }
+        self.seq = self.seq.wrapping_add(1);
+        self.status = Status::default();
+        self.phase = Phase::Idle;
+        self.pending = None;
+        self.has_slots = false;
+        self.retry_ms = None;
+        if self.state != State::New {
+            self.state = State::Stopped;
+        }
+        if core::mem::take(&mut self.is_done) {
+            fx.recover_prep();
+        }
+    }
+
+    /// Whether this node may act for the cluster, as membership says. Without quorum the shards are
+    /// closed on return and recovery rests: the others may have given away what this node holds or
+    /// masters. With quorum again, and nothing stopped meanwhile, locking goes on where it was; it
+    /// needs no recovery, for the members are the same.
+    pub fn set_quorate<S: Shards, R: RecoveryEffects>(
+        &mut self,
+        quorate: bool,
+        shards: &S,
+        fx: &mut R,
+    ) {
+        if core::mem::replace(&mut self.quorate, quorate) == quorate {
+            return;
+        }
+        for index in 0..shards.count() {
+            if quorate || !fault(Fault::OpenWithoutQuorum) {
+                shards.with(index, |shard, _| shard.set_quorate(quorate));
+            }
+        }
+        let runs = match (&self.state, &self.phase) {
+            (State::Running, _) => true,
+            // The end of a recovery: shards run already, or some do.
+            (_, Phase::Drain(_) | Phase::Resend(_) | Phase::Grant(_)) => true,
+            (State::New | State::Stopped | State::Recovering | State::Failed, _) => false,
         };
-        self.mismatch = false;
-        fx.hold_callbacks();
-        fx.note(format_args!("dlm_recover {}", self.seq));
-        match self.change_members(&args, fx) {
-            Ok(()) => Step::Next(Phase::Ping),
-            Err(_) => {
-                self.pending = Some(args);
-                self.pause(now_ms, Phase::Start)
+        if quorate && runs {
+            fx.enabled();
+            if matches!(self.phase, Phase::Idle) {
+                self.phase = Phase::Reopen(0);
             }
         }
     }
 
-    /// Everything that needs memory comes before anything is changed or told.
-    fn change_members<R: RecoveryEffects>(&mut self, args: &StartArgs, fx: &mut R) -> Result {
-        let mut next = KVec::with_capacity(args.members.len(), GFP)?;
-        self.gone.reserve(self.members.len(), GFP)?;
-        self.unheard.reserve(self.members.len(), GFP)?;
-        for start in args.members.iter() {
-            let before = self.known(start.node);
-            // A failure that is named of a member that is known in this life was of another life,
-            // and was dealt with when this one was added: the controller names failures until a
-            // recovery has ended. Who left and is back is found out by its lack of a slot.
-            let same = before.filter(|known| known.start.incarnation == start.incarnation);
-            let slot = same.map_or(0, |known| known.slot);
-            next.push(
-                Known {
-                    start: *start,
-                    slot,
-                    poll: Default::default(),
-                },
-                GFP,
-            )?;
+    /// Has recovery begin with these members. [`EBUSY`]: locking is not stopped. [`EINVAL`]: this
+    /// node is none of the members.
+    pub fn control_start(&mut self, now_ms: u64, args: StartArgs) -> Result {
+        match self.state {
+            State::New | State::Stopped | State::Failed => {}
+            State::Recovering | State::Running => return Err(EBUSY),
         }
-        sort_by_node(&mut next, |known: &Known| known.start.node);
-        for known in self
-            .members
-            .iter()
-            .filter(|known| known.start.node != self.own)
-        {
-            let node = known.start.node;
-            let stays = next.iter().find(|other| other.start.node == node);
-            let same_life =
-                stays.is_some_and(|other| other.start.incarnation == known.start.incarnation);
-            if same_life {
-                continue;
-            }
-            let failed = args.failed.contains(&node) || stays.is_some();
-            fx.note(format_args!("remove member {}", node.0));
-            for list in [&mut self.gone, &mut self.unheard] {
-                note(list, node)?;
-            }
-            if failed && known.slot != 0 {
-                fx.recover_slot(node, u32::from(known.slot));
-            }
-            if stays.is_none() {
-                fx.member_removed(node);
-            }
+        let own = args.members.iter().find(|member| member.node == self.own);
+        let Some(own) = own else {
+            return Err(EINVAL);
+        };
+        if self.seq == 0 {
+            // Replies to an earlier lockspace of this name must not fit.
+            self.seq = own.incarnation.rotate_left(32) ^ (now_ms << 8);
         }
-        for known in next.iter().filter(|known| known.start.node != self.own) {
-            if self.known(known.start.node).is_none() {
-                fx.note(format_args!("add member {}", known.start.node.0));
-                fx.member_added(known.start.node);
-            }
-        }
-        self.members = next;
+        self.id = args.id;
+        self.seq = self.seq.wrapping_add(1);
+        self.state = State::Recovering;
+        self.started_ms = now_ms;
+        self.pending = Some(args);
+        self.phase = Phase::Start;
         Ok(())
     }
 
-    fn begin_shard<S: Shards>(&mut self, now_ms: u64, at: usize, shards: &S) -> Step {
-        if at == 0 {
-            let table = self
-                .member_table()
-                .and_then(|table| Ok(Arc::new(table, GFP)?));
-            self.table = table.ok();
+    /// This node is a member no longer: frees everything.
+    pub fn leave<S: Shards, R: RecoveryEffects>(&mut self, shards: &S, fx: &mut R) {
+        for index in 0..shards.count() {
+            shards.with(index, |shard, fx| {
+                shard.stop();
+                shard.clear(fx);
+            });
         }
-        let Some(members) = self.table.clone() else {
-            return self.pause(now_ms, Phase::Begin(0));
-        };
-        let (gone, unheard) = (&self.gone, &self.unheard);
-        let step = each(at, shards, Phase::Begin, Phase::Nodes, |shard, _| {
-            shard.begin(members, gone);
-            shard.drop_saved(unheard);
-        });
-        if matches!(step, Step::Next(_)) {
-            self.unheard.clear();
+        for known in self.members.iter() {
+            if known.start.node != self.own {
+                fx.member_removed(known.start.node);
+            }
         }
-        step
+        self.members.clear();
+        self.status = Status::default();
+        self.phase = Phase::Idle;
+        self.pending = None;
+        self.state = State::Stopped;
     }
 
-    fn repair_shard<S: Shards>(&mut self, now_ms: u64, at: usize, shards: &S) -> Step {
-        let mut result = Ok(());
-        let step = each(
-            at,
-            shards,
-            Phase::Repair,
-            Phase::DropSaved(0),
-            |shard, _| {
-                result = shard.repair();
-            },
-        );
-        match result {
-            Ok(()) => step,
-            Err(_) => self.pause(now_ms, Phase::Repair(at)),
-        }
-    }
-
-    fn drain_shard<S: Shards>(
+    /// A recovery message. An error means that it makes no sense, or that there was no memory and
+    /// nothing changed: then it must be delivered again.
+    pub fn handle_packet<S: Shards, R: RecoveryEffects>(
         &mut self,
         now_ms: u64,
-        at: usize,
+        from: NodeId,
+        packet: &[u8],
         shards: &S,
-        phase: fn(usize) -> Phase,
-        next: Phase,
-    ) -> Step {
-        let mut drained = Drained::Done;
-        let step = each(at, shards, phase, next, |shard, fx| {
-            drained = shard.drain_saved(now_ms, DRAIN_BATCH, fx);
-        });
-        match drained {
-            Drained::Done => step,
-            Drained::More => Step::Again(phase(at)),
-            Drained::NoMemory => self.pause(now_ms, phase(at)),
+        fx: &mut R,
+    ) -> Result {
+        let rcom = Rcom::decode(packet).ok_or(EINVAL)?;
+        if rcom.kind != RcomKind::Status && !self.may_take(from, &rcom) {
+            return Ok(());
+        }
+        match rcom.kind {
+            RcomKind::Status => self.answer_status(from, &rcom, fx),
+            RcomKind::StatusReply => self.take_status(now_ms, from, &rcom, fx),
+            RcomKind::Names => self.answer_names(from, &rcom, shards, fx),
+            RcomKind::NamesReply => self.take_names(now_ms, from, &rcom, shards),
+            RcomKind::Lookup => self.answer_lookup(from, &rcom, shards, fx),
+            RcomKind::LookupReply => self.take_lookup(now_ms, from, &rcom, shards),
+            RcomKind::Lock => self.answer_lock(now_ms, from, &rcom, shards, fx),
+            RcomKind::LockReply => self.take_lock(now_ms, from, &rcom, shards),
         }
     }
 
-    /// The same phase again, when there may be memory.
-    pub(super) fn pause(&mut self, now_ms: u64, phase: Phase) -> Step {
-        self.retry_ms = Some(now_ms.saturating_add(RETRY_MS));
-        Step::Again(phase)
+    /// Whether a message other than STATUS is for the recovery under way.
+    fn may_take(&self, from: NodeId, rcom: &Rcom<'_>) -> bool {
+        let under_way = matches!(self.state, State::Recovering | State::Running);
+        let current = !rcom.kind.is_reply() || rcom.seq_reply == self.seq;
+        let known = self.known(from).is_some();
+        let reached = match rcom.kind {
+            RcomKind::Status | RcomKind::StatusReply => true,
+            RcomKind::Names | RcomKind::NamesReply => self.status.has(Status::NODES),
+            RcomKind::Lookup | RcomKind::LookupReply | RcomKind::Lock | RcomKind::LockReply => {
+                self.status.has(Status::DIR)
+            }
+        };
+        under_way && current && known && reached
     }
 
-    /// An error means no memory for the table of slots, and that nothing was told.
-    fn complete<R: RecoveryEffects>(&mut self, now_ms: u64, fx: &mut R) -> Result {
-        let mut slots = KVec::with_capacity(self.members.len(), GFP)?;
-        for slot in self.slots() {
-            slots.push(slot, GFP)?;
-        }
-        self.state = State::Running;
-        self.is_done = true;
-        let duration_ms = now_ms.saturating_sub(self.started_ms);
-        fx.note(format_args!(
-            "dlm_recover {} generation {} done: {} ms",
-            self.seq, self.generation, duration_ms
-        ));
-        fx.recover_done(&Done {
-            slots: &slots,
+    /// How far this node is. Answered in every state.
+    fn answer_status<R: RecoveryEffects>(
+        &mut self,
+        from: NodeId,
+        rcom: &Rcom<'_>,
+        fx: &mut R,
+    ) -> Result {
+        let wants_slots = rcom::decode_status(rcom.payload) & rcom::NEED_SLOTS != 0;
+        let with_slots = wants_slots && self.has_slots;
+        let config = Config {
+            lvb_len: self.lvb_len,
+            flags: self.flags,
             own_slot: self.own_slot,
+            slots: if with_slots {
+                self.members.len() as u16
+            } else {
+                0
+            },
             generation: self.generation,
+        };
+        let mut payload = KVec::new();
+        payload.extend_from_slice(&config.encode(), GFP)?;
+        if with_slots {
+            for slot in self.slots() {
+                payload.extend_from_slice(&slot.encode(), GFP)?;
+            }
+        }
+        let reply = Rcom {
+            kind: RcomKind::StatusReply,
+            result: self.status.bits(),
+            id: rcom.id,
             seq: self.seq,
-            duration_ms,
-        });
-        fx.finished(0);
+            seq_reply: rcom.seq,
+            payload: &payload,
+        };
+        fx.send_rcom(from, true, &reply.encode(self.id, self.own)?);
         Ok(())
     }
 
-    fn fail<R: RecoveryEffects>(&mut self, fx: &mut R) {
-        self.state = State::Failed;
-        self.phase = Phase::Idle;
-        fx.note(format_args!("dlm_recover {} error {}", self.seq, EPROTO));
-        fx.release_callbacks();
-        fx.finished(EPROTO);
+    fn known(&self, node: NodeId) -> Option<&Known> {
+        self.members.iter().find(|known| known.start.node == node)
     }
 
-    pub(super) fn shard_of_name<S: Shards>(&self, name: &ResourceName, shards: &S) -> usize {
-        let bits = shards.count().trailing_zeros();
-        ShardConfig::shard_of_hash(name_hash(name.as_bytes()), bits) as usize
+    fn known_mut(&mut self, node: NodeId) -> Option<&mut Known> {
+        self.members
+            .iter_mut()
+            .find(|known| known.start.node == node)
     }
 
-    pub(super) fn shard_of_lock<S: Shards>(&self, id: u32, shards: &S) -> usize {
-        ShardConfig::shard_of_id(id, shards.count().trailing_zeros()) as usize
+    /// The member with the lowest id, which drives the barriers.
+    fn lowest(&self) -> Option<NodeId> {
+        self.members.first().map(|known| known.start.node)
+    }
+
+    /// A request of the recovery under way.
+    fn request(&mut self, kind: RcomKind, result: u32, payload: &[u8]) -> Result<(u64, KVec<u8>)> {
+        let id = self.next_id;
+        let rcom = Rcom {
+            kind,
+            result,
+            id,
+            seq: self.seq,
+            seq_reply: 0,
+            payload,
+        };
+        let packet = rcom.encode(self.id, self.own)?;
+        self.next_id = self.next_id.wrapping_add(1);
+        Ok((id, packet))
+    }
+
+    /// Answers a request.
+    fn reply<R: RecoveryEffects>(
+        &self,
+        to: NodeId,
+        request: &Rcom<'_>,
+        kind: RcomKind,
+        result: u32,
+        payload: &[u8],
+        fx: &mut R,
+    ) -> Result {
+        let rcom = Rcom {
+            kind,
+            result,
+            id: request.id,
+            seq: self.seq,
+            seq_reply: request.seq,
+            payload,
+        };
+        fx.send_rcom(to, false, &rcom.encode(self.id, self.own)?);
+        Ok(())
+    }
+
+    /// Members as the shards want them.
+    fn member_table(&self) -> Result<Members> {
+        let mut list = KVec::with_capacity(self.members.len(), GFP)?;
+        for known in self.members.iter() {
+            let member = Member {
+                node: known.start.node,
+                weight: known.start.weight,
+            };
+            list.push(member, GFP)?;
+        }
+        Members::new(self.own, &list)
+    }
+
+    /// A lock for its new master, which is this node; or from an attempt that was given up.
+    fn answer_lock<S: Shards, R: RecoveryEffects>(
+        &mut self,
+        now_ms: u64,
+        from: NodeId,
+        rcom: &Rcom<'_>,
+        shards: &S,
+        fx: &mut R,
+    ) -> Result {
+        let mut lock = RcomLock::decode(rcom.payload).ok_or(EINVAL)?;
+        let index = self.shard_of_name(&lock.name, shards);
+        let rebuilt = shards.with(index, |shard, _| shard.rebuild(now_ms, from, &lock));
+        (lock.remid, lock.result) = rebuilt?;
+        lock.lvb = &[];
+        self.reply(from, rcom, RcomKind::LockReply, 0, &lock.encode(), fx)
     }
 }
 
 /// Adds a node that is gone.
-pub(super) fn note(list: &mut KVec<NodeId>, node: NodeId) -> Result {
+fn note(list: &mut KVec<NodeId>, node: NodeId) -> Result {
     if !list.contains(&node) {
         list.push(node, GFP)?;
     }
     Ok(())
-}
-
-/// Visits one shard; after the last one, on to `next`.
-fn each<S: Shards>(
-    at: usize,
-    shards: &S,
-    phase: fn(usize) -> Phase,
-    next: Phase,
-    visit: impl FnOnce(&mut Shard<<S::Fx as Effects>::Owner>, &mut S::Fx),
-) -> Step {
-    shards.with(at, visit);
-    match at.wrapping_add(1) {
-        at if at < shards.count() => Step::Again(phase(at)),
-        _last => Step::Next(next),
-    }
 }

@@ -37,14 +37,14 @@ use crate::ffi::time::{
     cond_resched,
     now_ms, //
 };
-use crate::lockcore::lockspace::{
+use crate::lockcore::members::NodeId;
+use crate::lockcore::recovery::{
     Done,
     RecoveryEffects,
     Shards,
     StartArgs,
     State, //
 };
-use crate::lockcore::members::NodeId;
 use crate::lockcore::shard::Shard;
 use crate::transport;
 use crate::uapi::lock::Slot;

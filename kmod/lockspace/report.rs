@@ -16,8 +16,8 @@ use kernel::{
 use super::Lockspace;
 use crate::callback::Owner;
 use crate::ffi::time::now_ms;
-use crate::lockcore::lockspace::State;
 use crate::lockcore::members::NodeId;
+use crate::lockcore::recovery::State;
 use crate::lockcore::shard::dump::{
     header,
     Format, //

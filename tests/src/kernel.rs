@@ -14,10 +14,10 @@ use dlm_core::lockcore::connection::{
     self, ConnectionEffects, ConnectionId, Connections, Ending, Suspicion,
 };
 use dlm_core::lockcore::lkb::LockId;
-use dlm_core::lockcore::lockspace::{Done, Lockspace, RecoveryEffects, Shards};
 use dlm_core::lockcore::members::{Members, NodeId};
 use dlm_core::lockcore::mode::Mode;
 use dlm_core::lockcore::peer::PeerEffects;
+use dlm_core::lockcore::recovery::{Done, Lockspace, RecoveryEffects, Shards};
 use dlm_core::lockcore::shard::{self, Completion, Config, Shard, Status};
 use dlm_core::lockcore::wire::message::Message;
 use dlm_core::platform::{Arc, GFP};

@@ -6,10 +6,12 @@
 //! get lost.
 
 use super::super::fault::Fault;
-use super::super::lockspace::{Known, Lockspace, RecoveryEffects};
 use super::super::members::NodeId;
 use super::super::wire::rcom::{self, Config, Rcom, RcomKind, SlotOf};
-use super::{note, Mismatch, Names, Phase, Status, Step};
+use super::effects::RecoveryEffects;
+use super::names::Names;
+use super::phase::{Mismatch, Phase, Status, Step};
+use super::{note, Known, Lockspace};
 use crate::platform::code::EINVAL;
 use crate::platform::fault;
 use crate::platform::Result;
@@ -22,30 +24,6 @@ const DELAY_MAX_MS: u64 = 200;
 
 /// A question that got no answer for so long was lost.
 const LOST_MS: u64 = 1000;
-
-/// Questions to one member.
-#[derive(Debug, Default)]
-pub(in super::super) struct Poll {
-    /// Whether this member is asked at all.
-    is_asked: bool,
-    /// Whether it answered what was hoped for.
-    is_satisfied: bool,
-    /// Id of the question under way.
-    waiting: Option<u64>,
-    /// When it is asked, or asked again.
-    due_ms: u64,
-    delay_ms: u64,
-    /// What it last said of itself.
-    own_slot: u16,
-    generation: u32,
-}
-
-impl Poll {
-    /// Whether recovery waits for this member.
-    pub(in super::super) fn is_open(&self) -> bool {
-        self.is_asked && !self.is_satisfied
-    }
-}
 
 impl Lockspace {
     /// Asks members anew: all others, or only those that a barrier asks.
@@ -189,7 +167,7 @@ impl Lockspace {
     }
 
     /// An answer to STATUS.
-    pub(in super::super) fn take_status(
+    pub(super) fn take_status(
         &mut self,
         now_ms: u64,
         from: NodeId,

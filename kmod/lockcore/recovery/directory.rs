@@ -4,63 +4,20 @@
 
 use super::super::fault::Fault;
 use super::super::hash::name_hash;
-use super::super::lockspace::{Lockspace, RecoveryEffects, Shards};
 use super::super::members::NodeId;
 use super::super::name::ResourceName;
 use super::super::shard::Cursor;
 use super::super::wire::names::{End, Reader, Writer};
 use super::super::wire::rcom::{Rcom, RcomKind};
-use super::{Phase, Step};
+use super::effects::{RecoveryEffects, Shards};
+use super::names::{Asked, Names};
+use super::phase::{Phase, Step};
+use super::Lockspace;
 use crate::platform::code::EINVAL;
-use crate::platform::{fault, KVec, Result, GFP};
+use crate::platform::{fault, Result};
 
 /// A question that got no answer for so long is asked again, as the protocol has it.
 const ASK_AGAIN_MS: u64 = 5000;
-
-/// How far one member has answered.
-#[derive(Debug)]
-struct Asked {
-    node: NodeId,
-    /// Last name it told.
-    last: Option<ResourceName>,
-    /// Id of the question under way.
-    id: u64,
-    due_ms: u64,
-    is_done: bool,
-}
-
-/// The questions of phase `Names`.
-#[derive(Debug, Default)]
-pub(in super::super) struct Names {
-    /// Filled when the phase begins.
-    asked: Option<KVec<Asked>>,
-}
-
-impl Names {
-    pub(in super::super) fn next_timeout(&self) -> Option<u64> {
-        let Some(asked) = &self.asked else {
-            return Some(0);
-        };
-        let open = asked.iter().filter(|asked| !asked.is_done);
-        open.map(|asked| asked.due_ms).min().or(Some(0))
-    }
-
-    fn begin(&mut self, others: impl Iterator<Item = NodeId>) -> Result {
-        let mut list = KVec::new();
-        for node in others {
-            let asked = Asked {
-                node,
-                last: None,
-                id: 0,
-                due_ms: 0,
-                is_done: false,
-            };
-            list.push(asked, GFP)?;
-        }
-        self.asked = Some(list);
-        Ok(())
-    }
-}
 
 impl Lockspace {
     /// Asks whoever is due.
@@ -98,7 +55,7 @@ impl Lockspace {
     }
 
     /// A block of names that another member masters.
-    pub(in super::super) fn take_names<S: Shards>(
+    pub(super) fn take_names<S: Shards>(
         &mut self,
         now_ms: u64,
         from: NodeId,
@@ -138,7 +95,7 @@ impl Lockspace {
     }
 
     /// Names mastered here whose directory node the asker is, from behind the last one it has.
-    pub(in super::super) fn answer_names<S: Shards, R: RecoveryEffects>(
+    pub(super) fn answer_names<S: Shards, R: RecoveryEffects>(
         &mut self,
         from: NodeId,
         rcom: &Rcom<'_>,
@@ -175,7 +132,7 @@ impl Lockspace {
     }
 
     /// Who is the new master of a name, says its directory node: who asks first.
-    pub(in super::super) fn answer_lookup<S: Shards, R: RecoveryEffects>(
+    pub(super) fn answer_lookup<S: Shards, R: RecoveryEffects>(
         &mut self,
         from: NodeId,
         rcom: &Rcom<'_>,

@@ -4,18 +4,16 @@
 
 use super::super::fault::Fault;
 use super::super::lkb::LockId;
-use super::super::lockspace::{Lockspace, RecoveryEffects, Shards};
 use super::super::members::NodeId;
-use super::super::name::ResourceName;
 use super::super::shard::{Cursor, Image};
 use super::super::wire::rcom::{Rcom, RcomKind, RcomLock};
-use super::{Phase, Step};
+use super::effects::{RecoveryEffects, Shards};
+use super::images::Images;
+use super::lookups::{Lookups, Question, WINDOW};
+use super::phase::{Phase, Step};
+use super::Lockspace;
 use crate::platform::code::EINVAL;
 use crate::platform::{fault, KVec, Result, GFP};
-
-/// Questions and locks under way at once: enough to fill the wire, few enough that a peer's queue
-/// and ours stay small.
-const WINDOW: usize = 256;
 
 /// Pause before a question that got a useless answer is asked again: whoever gave it has not come
 /// as far as we have.
@@ -23,81 +21,6 @@ const AGAIN_MS: u64 = 50;
 
 /// The new master does not have the resource yet.
 const EBADR: i32 = -53;
-
-/// A question to a directory node.
-#[derive(Debug)]
-struct Question {
-    name: ResourceName,
-    to: NodeId,
-    /// `None`: to be asked, or asked again.
-    id: Option<u64>,
-    due_ms: u64,
-}
-
-/// The questions of phase `Lookups`.
-#[derive(Debug, Default)]
-pub(in super::super) struct Lookups {
-    shard: usize,
-    cursor: Cursor,
-    open: KVec<Question>,
-}
-
-impl Lookups {
-    pub(in super::super) fn next_timeout(&self) -> Option<u64> {
-        let due = self.open.iter().filter(|question| question.id.is_none());
-        match due.map(|question| question.due_ms).min() {
-            // Nothing is under way: at the start, or at the end.
-            None if self.open.is_empty() => Some(0),
-            due => due,
-        }
-    }
-
-    /// Takes in resources without master until the window is full. An error: no memory.
-    fn fill<S: Shards>(&mut self, shards: &S) -> Result {
-        while self.shard < shards.count() && self.open.len() < WINDOW {
-            self.open.reserve(1, GFP)?;
-            let cursor = &mut self.cursor;
-            match shards.with(self.shard, |shard, _| shard.next_orphaned(cursor)) {
-                Some((name, to)) => {
-                    self.open.push(
-                        Question {
-                            name,
-                            to,
-                            id: None,
-                            due_ms: 0,
-                        },
-                        GFP,
-                    )?;
-                }
-                None => {
-                    self.shard = self.shard.wrapping_add(1);
-                    self.cursor = Cursor::default();
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-/// The locks of phase `Images`.
-#[derive(Debug, Default)]
-pub(in super::super) struct Images {
-    shard: usize,
-    cursor: Cursor,
-    /// Sent and not answered.
-    under_way: usize,
-    /// To be sent again, and when.
-    again: KVec<(LockId, u64)>,
-}
-
-impl Images {
-    pub(in super::super) fn next_timeout(&self) -> Option<u64> {
-        match self.again.iter().map(|(_, due)| *due).min() {
-            None if self.under_way == 0 => Some(0),
-            due => due,
-        }
-    }
-}
 
 impl Lockspace {
     pub(super) fn ask_lookups<S: Shards, R: RecoveryEffects>(
@@ -129,7 +52,7 @@ impl Lockspace {
     }
 
     /// A directory node names the new master.
-    pub(in super::super) fn take_lookup<S: Shards>(
+    pub(super) fn take_lookup<S: Shards>(
         &mut self,
         now_ms: u64,
         from: NodeId,
@@ -253,7 +176,7 @@ impl Lockspace {
     }
 
     /// The new master has a lock of this node, or says why not.
-    pub(in super::super) fn take_lock<S: Shards>(
+    pub(super) fn take_lock<S: Shards>(
         &mut self,
         now_ms: u64,
         from: NodeId,

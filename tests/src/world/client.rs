@@ -4,9 +4,9 @@
 
 use dlm_core::lockcore::flags;
 use dlm_core::lockcore::hash::name_hash;
-use dlm_core::lockcore::lockspace::State;
 use dlm_core::lockcore::mode::{Change, Mode};
 use dlm_core::lockcore::name::ResourceName;
+use dlm_core::lockcore::recovery::State;
 use dlm_core::lockcore::shard::{Conversion, Refused, Request};
 use dlm_core::platform::fail;
 

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use dlm_controld_core::wire::PROTOCOL_RANGE;
 use dlm_controld_core::{Config, Controld, Effect, Instant, NodeId, Notice, Start};
-use dlm_core::lockcore::lockspace::{StartArgs, StartMember};
+use dlm_core::lockcore::recovery::{StartArgs, StartMember};
 use dlm_core::platform::{GFP, KVec};
 
 use super::machine::Mount;

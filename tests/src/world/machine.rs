@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use cmand_core::RememberedConfig;
-use dlm_core::lockcore::lockspace::State;
 use dlm_core::lockcore::members::NodeId;
+use dlm_core::lockcore::recovery::State;
 use dlm_core::lockcore::shard::{Cursor, Received};
 use dlm_core::lockcore::wire::header::{Command, Header};
 use dlm_core::lockcore::wire::message::{Message, Route};

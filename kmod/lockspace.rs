@@ -85,7 +85,7 @@ use crate::ffi::caller::Ops;
 use crate::ffi::completion::Gate;
 use crate::ffi::workqueue::WorkQueue;
 use crate::lockcore::members::NodeId;
-use crate::lockcore::recovery::Lockspace as Recovery;
+use crate::lockcore::recovery::Recovery;
 use crate::lockcore::shard::Shard;
 use crate::uapi::lock::{
     is_same_lockspace,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! A lockspace above its shards: who is a member, how far recovery has come, and what other nodes
+//! Recovery of a lockspace, above its shards: who is a member, how far recovery has come, and what other nodes
 //! are told about that.
 //!
 //! ```text
@@ -10,11 +10,11 @@
 //!                           Stopped ◄─ Failed ◄────────────────────┘ (to Stopped)
 //! ```
 //!
-//! Packets are answered and noted here ([`Lockspace::handle_packet`]); recovery goes on in
-//! [`Lockspace::handle_timeout`], one bounded step per call, whose order is that of
+//! Packets are answered and noted here ([`Recovery::handle_packet`]); recovery goes on in
+//! [`Recovery::handle_timeout`], one bounded step per call, whose order is that of
 //! `Phase` in `recovery/phase.rs`. A stop ends it at any step, and any step may be repeated after the
 //! next start: what must not be forgotten between two attempts is in the shards and in
-//! [`Lockspace::gone`].
+//! [`Recovery::gone`].
 //!
 //! Invariants:
 //! - shards run only between the end of phase `Enable` and the next stop, and only with quorum;
@@ -91,7 +91,7 @@ struct Known {
 
 /// See the module's head.
 #[derive(Debug)]
-pub struct Lockspace {
+pub struct Recovery {
     own: NodeId,
     id: u32,
     lvb_len: u32,
@@ -128,7 +128,7 @@ pub struct Lockspace {
     quorate: bool,
 }
 
-impl Lockspace {
+impl Recovery {
     /// A lockspace that was never started. `flags` are those that all members must have.
     pub fn new(own: NodeId, lvb_len: u32, flags: u32) -> Result<Self> {
         Ok(Self {

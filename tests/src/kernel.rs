@@ -17,7 +17,7 @@ use dlm_core::lockcore::lkb::LockId;
 use dlm_core::lockcore::members::{Members, NodeId};
 use dlm_core::lockcore::mode::Mode;
 use dlm_core::lockcore::peer::PeerEffects;
-use dlm_core::lockcore::recovery::{Done, Lockspace, RecoveryEffects, Shards};
+use dlm_core::lockcore::recovery::{Done, Recovery, RecoveryEffects, Shards};
 use dlm_core::lockcore::shard::{self, Completion, Config, Shard, Status};
 use dlm_core::lockcore::wire::message::Message;
 use dlm_core::platform::{Arc, GFP};
@@ -147,7 +147,7 @@ impl shard::Effects for Sink {
 /// One lockspace of one life of a node.
 pub struct Space {
     /// Members and recovery.
-    pub recovery: Lockspace,
+    pub recovery: Recovery,
     shards: Vec<RefCell<Shard<Handle>>>,
     sink: RefCell<Sink>,
     list: List,
@@ -254,7 +254,7 @@ impl Space {
             let shard = Shard::new(config, members.clone());
             RefCell::new(shard.expect("no allocation is made to fail here"))
         };
-        let recovery = Lockspace::new(NodeId(own), LVB_LEN as u32, 0);
+        let recovery = Recovery::new(NodeId(own), LVB_LEN as u32, 0);
         let list = List::default();
         Self {
             recovery: recovery.expect("no allocation is made to fail here"),
@@ -274,33 +274,33 @@ impl Space {
         self.sink.borrow_mut().lockspace = id;
     }
 
-    /// [`Lockspace::control_stop`].
+    /// [`Recovery::control_stop`].
     pub fn stop(&mut self) {
         let reach = reach(&self.shards, &self.sink);
         self.recovery.control_stop(&reach, &mut Outside(&self.list));
     }
 
-    /// [`Lockspace::set_quorate`].
+    /// [`Recovery::set_quorate`].
     pub fn set_quorate(&mut self, quorate: bool) {
         let reach = reach(&self.shards, &self.sink);
         let outside = &mut Outside(&self.list);
         self.recovery.set_quorate(quorate, &reach, outside);
     }
 
-    /// [`Lockspace::leave`].
+    /// [`Recovery::leave`].
     pub fn leave(&mut self) {
         let reach = reach(&self.shards, &self.sink);
         self.recovery.leave(&reach, &mut Outside(&self.list));
     }
 
-    /// [`Lockspace::handle_timeout`].
+    /// [`Recovery::handle_timeout`].
     pub fn step(&mut self, now_ms: u64) {
         let reach = reach(&self.shards, &self.sink);
         self.recovery
             .handle_timeout(now_ms, &reach, &mut Outside(&self.list));
     }
 
-    /// [`Lockspace::handle_packet`].
+    /// [`Recovery::handle_packet`].
     pub fn rcom(&mut self, now_ms: u64, from: u32, packet: &[u8]) -> dlm_core::platform::Result {
         let reach = reach(&self.shards, &self.sink);
         let outside = &mut Outside(&self.list);

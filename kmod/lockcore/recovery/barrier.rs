@@ -11,7 +11,7 @@ use super::super::wire::rcom::{self, Config, Rcom, RcomKind, SlotOf};
 use super::effects::RecoveryEffects;
 use super::names::Names;
 use super::phase::{Mismatch, Phase, Status, Step};
-use super::{note, Known, Lockspace};
+use super::{note, Known, Recovery};
 use crate::platform::code::EINVAL;
 use crate::platform::fault;
 use crate::platform::Result;
@@ -25,7 +25,7 @@ const DELAY_MAX_MS: u64 = 200;
 /// A question that got no answer for so long was lost.
 const LOST_MS: u64 = 1000;
 
-impl Lockspace {
+impl Recovery {
     /// Asks members anew: all others, or only those that a barrier asks.
     pub(super) fn open_polls(&mut self, now_ms: u64, all: bool) {
         let own = self.own;

@@ -12,14 +12,14 @@ use super::super::wire::rcom::{Rcom, RcomKind};
 use super::effects::{RecoveryEffects, Shards};
 use super::names::{Asked, Names};
 use super::phase::{Phase, Step};
-use super::Lockspace;
+use super::Recovery;
 use crate::platform::code::EINVAL;
 use crate::platform::{fault, Result};
 
 /// A question that got no answer for so long is asked again, as the protocol has it.
 const ASK_AGAIN_MS: u64 = 5000;
 
-impl Lockspace {
+impl Recovery {
     /// Asks whoever is due.
     pub(super) fn ask_names<R: RecoveryEffects>(
         &mut self,

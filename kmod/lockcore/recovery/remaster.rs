@@ -11,7 +11,7 @@ use super::effects::{RecoveryEffects, Shards};
 use super::images::Images;
 use super::lookups::{Lookups, Question, WINDOW};
 use super::phase::{Phase, Step};
-use super::Lockspace;
+use super::Recovery;
 use crate::platform::code::EINVAL;
 use crate::platform::{fault, KVec, Result, GFP};
 
@@ -22,7 +22,7 @@ const AGAIN_MS: u64 = 50;
 /// The new master does not have the resource yet.
 const EBADR: i32 = -53;
 
-impl Lockspace {
+impl Recovery {
     pub(super) fn ask_lookups<S: Shards, R: RecoveryEffects>(
         &mut self,
         now_ms: u64,

@@ -31,7 +31,7 @@ use super::super::shard::{Config as ShardConfig, Drained, Effects, Shard};
 use super::effects::{Done, RecoveryEffects, Shards};
 use super::lookups::Lookups;
 use super::phase::{Mismatch, Phase, Step};
-use super::{note, Known, Lockspace, StartArgs, State};
+use super::{note, Known, Recovery, StartArgs, State};
 use crate::platform::{fault, Arc, KVec, Result, GFP};
 
 /// Pause after an allocation failed, milliseconds: others need a moment to free something.
@@ -43,8 +43,8 @@ const DRAIN_BATCH: usize = 256;
 /// What a creator gets to hear when members are configured otherwise.
 const EPROTO: i32 = -71;
 
-impl Lockspace {
-    /// When [`Lockspace::handle_timeout`] has something to do; a time that is past means at once.
+impl Recovery {
+    /// When [`Recovery::handle_timeout`] has something to do; a time that is past means at once.
     pub fn next_timeout(&self) -> Option<u64> {
         if !self.quorate {
             return None;

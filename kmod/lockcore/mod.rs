@@ -13,6 +13,7 @@
 
 pub mod arena;
 pub mod connection;
+pub mod errno;
 pub mod fault;
 pub mod flags;
 pub mod framer;

@@ -4,6 +4,7 @@
 
 mod support;
 
+use dlm_core::lockcore::errno::{EBADR, EINPROGRESS, ENOMEM};
 use dlm_core::lockcore::flags::*;
 use dlm_core::lockcore::hash::name_hash;
 use dlm_core::lockcore::lkb::{LockId, Queue};
@@ -18,10 +19,6 @@ use dlm_core::lockcore::wire::message::{Message, MessageKind};
 use dlm_core::lockcore::wire::rcom::RcomLock;
 use dlm_core::platform::fail;
 use support::{members, name};
-
-const EBADR: i32 = -53;
-const EINPROGRESS: i32 = -115;
-const ENOMEM: i32 = -12;
 
 #[derive(Default)]
 struct Sink {

@@ -2,6 +2,7 @@
 //! New masters for resources that lost theirs: their directory nodes are asked who it is, then the
 //! locks of this node are made known there. Both with many questions under way at once.
 
+use super::super::errno::EBADR;
 use super::super::fault::Fault;
 use super::super::lkb::LockId;
 use super::super::members::NodeId;
@@ -18,9 +19,6 @@ use crate::platform::{fault, KVec, Result, GFP};
 /// Pause before a question that got a useless answer is asked again: whoever gave it has not come
 /// as far as we have.
 const AGAIN_MS: u64 = 50;
-
-/// The new master does not have the resource yet.
-const EBADR: i32 = -53;
 
 impl Recovery {
     pub(super) fn ask_lookups<S: Shards, R: RecoveryEffects>(

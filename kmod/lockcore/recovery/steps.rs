@@ -23,6 +23,7 @@
 //! Without quorum nothing of this goes on. `Reopen` is no part of a recovery: it works off the
 //! messages that came meanwhile.
 
+use super::super::errno::EPROTO;
 use super::super::fault::Fault;
 use super::super::hash::name_hash;
 use super::super::members::sort_by_node;
@@ -39,9 +40,6 @@ const RETRY_MS: u64 = 20;
 
 /// Saved messages dealt with per step: between steps the thread looks for a stop.
 const DRAIN_BATCH: usize = 256;
-
-/// What a creator gets to hear when members are configured otherwise.
-const EPROTO: i32 = -71;
 
 impl Recovery {
     /// When [`Recovery::handle_timeout`] has something to do; a time that is past means at once.

@@ -4,6 +4,7 @@
 //! A shard calls its [`Effects`] in the order in which things happened: per peer and per lock that
 //! order must be kept by who carries them out.
 
+use crate::lockcore::errno;
 use crate::lockcore::flags;
 use crate::lockcore::lkb::LockId;
 use crate::lockcore::members::NodeId;
@@ -48,10 +49,10 @@ impl Status {
     pub const fn errno(self) -> i32 {
         match self {
             Status::Granted => 0,
-            Status::Unlocked => -0x1_0002,
-            Status::Cancelled => -0x1_0001,
-            Status::Again => -11,
-            Status::Deadlock => -35,
+            Status::Unlocked => errno::EUNLOCK,
+            Status::Cancelled => errno::ECANCEL,
+            Status::Again => errno::EAGAIN,
+            Status::Deadlock => errno::EDEADLK,
         }
     }
 }
@@ -126,11 +127,11 @@ impl Refused {
     /// The number for the caller. That of [`Refused::Blocked`] must not be shown.
     pub const fn errno(self) -> i32 {
         match self {
-            Refused::Blocked | Refused::Again => -11,
-            Refused::Busy => -16,
-            Refused::NotFound => -2,
-            Refused::Invalid => -22,
-            Refused::NoMemory => -12,
+            Refused::Blocked | Refused::Again => errno::EAGAIN,
+            Refused::Busy => errno::EBUSY,
+            Refused::NotFound => errno::ENOENT,
+            Refused::Invalid => errno::EINVAL,
+            Refused::NoMemory => errno::ENOMEM,
         }
     }
 }

@@ -49,7 +49,7 @@ impl Outcome {
     pub(super) const fn result(self) -> i32 {
         match self {
             Outcome::Granted => 0,
-            Outcome::Queued => super::send::EINPROGRESS,
+            Outcome::Queued => crate::lockcore::errno::EINPROGRESS,
             Outcome::Refused => Status::Again.errno(),
             Outcome::Deadlock => Status::Deadlock.errno(),
         }

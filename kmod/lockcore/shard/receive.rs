@@ -6,9 +6,10 @@
 //! operations of this node are `reply.rs`.
 
 use super::grant::Outcome;
-use super::send::{send_error, send_lookup_reply, EBADR, EBUSY, EINVAL, ENOENT, ENOTBLK};
+use super::send::{send_error, send_lookup_reply};
 use super::{Effects, Gate, Received, Refused, Shard, Status};
 use crate::lockcore::arena::{Key, LockIndex, ResourceIndex};
+use crate::lockcore::errno::{EBADR, EBUSY, EINVAL, ENOENT, ENOTBLK};
 use crate::lockcore::fault::Fault;
 use crate::lockcore::flags::{
     AST_BLOCKING, CONVDEADLK, NOQUEUE, SBF_DEMOTED, SHARED, SHARED_USER, VALBLK,

@@ -9,9 +9,9 @@
 
 use super::grant::alternative;
 use super::receive::same_kind;
-use super::send::{EBADR, EINPROGRESS, ENOENT, ENOTBLK};
 use super::{Effects, Received, Shard, Status};
 use crate::lockcore::arena::{LockIndex, ResourceIndex};
+use crate::lockcore::errno::{EBADR, EINPROGRESS, ENOENT, ENOTBLK};
 use crate::lockcore::flags::{FORCEUNLOCK, SBF_ALTMODE, SBF_DEMOTED};
 use crate::lockcore::lkb::state::{BOUNCED, OVERLAP_CANCEL, OVERLAP_UNLOCK, RESEND};
 use crate::lockcore::lkb::{LockId, Queue, Waiting};

@@ -9,19 +9,6 @@ use crate::lockcore::members::NodeId;
 use crate::lockcore::mode::Mode;
 use crate::lockcore::wire::message::{Message, MessageKind};
 
-/// Result of an operation that waits in its queue.
-pub(super) const EINPROGRESS: i32 = -115;
-/// Error answer: no such lock.
-pub(super) const ENOENT: i32 = -2;
-/// Error answer: the lock is not in a state for it.
-pub(super) const EBUSY: i32 = -16;
-/// Error answer: this is not the master.
-pub(super) const ENOTBLK: i32 = -15;
-/// Error answer: the message makes no sense.
-pub(super) const EINVAL: i32 = -22;
-/// Error answer: no such resource here.
-pub(super) const EBADR: i32 = -53;
-
 impl<O> Shard<O> {
     /// The message of this kind about a lock.
     fn message(&self, i: LockIndex, kind: MessageKind) -> Message<'_> {

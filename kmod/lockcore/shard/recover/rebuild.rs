@@ -8,6 +8,7 @@
 
 use super::{Cursor, Shard};
 use crate::lockcore::arena::{Key, LockIndex, ResourceIndex};
+use crate::lockcore::errno::{EBADR, EEXIST, EINVAL};
 use crate::lockcore::flags::{AST_BLOCKING, AST_COMPLETION, CONVDEADLK, SHARED, VALBLK};
 use crate::lockcore::hash::name_hash;
 use crate::lockcore::lkb::state::{MASTER_COPY, REBUILT, SENT, UNCERTAIN, WANTS_BLOCKING};
@@ -17,12 +18,8 @@ use crate::lockcore::mode::{Change, Mode};
 use crate::lockcore::queue::List;
 use crate::lockcore::rsb::state;
 use crate::lockcore::shard::lvb::fill;
-use crate::lockcore::shard::send::{EBADR, EINVAL};
 use crate::lockcore::wire::rcom::RcomLock;
 use crate::platform::Result;
-
-/// The lock is there already.
-const EEXIST: i32 = -17;
 
 /// A lock of this node for its new master.
 #[derive(Debug)]

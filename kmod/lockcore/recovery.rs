@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-//! Recovery of a lockspace, above its shards: who is a member, how far recovery has come, and what other nodes
-//! are told about that.
+//! Recovery of a lockspace, above its shards: who is a member, how far recovery has come, and what
+//! other nodes are told about that.
 //!
 //! ```text
 //!           control_start                      last phase
@@ -11,9 +11,9 @@
 //! ```
 //!
 //! Packets are answered and noted here ([`Recovery::handle_packet`]); recovery goes on in
-//! [`Recovery::handle_timeout`], one bounded step per call, whose order is that of
-//! `Phase` in `recovery/phase.rs`. A stop ends it at any step, and any step may be repeated after the
-//! next start: what must not be forgotten between two attempts is in the shards and in
+//! [`Recovery::handle_timeout`], one bounded step per call, whose order is that of `Phase` in
+//! `recovery/phase.rs`. A stop ends it at any step, and any step may be repeated after the next
+//! start: what must not be forgotten between two attempts is in the shards and in
 //! [`Recovery::gone`].
 //!
 //! Invariants:

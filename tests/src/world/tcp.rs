@@ -211,10 +211,16 @@ impl World {
     fn push(&mut self, to: Socket, segment: Segment) {
         let delay = self.random.within(0, self.plan.wire_ms);
         let now_ms = self.now_ms;
-        let Some(end) = self.end_of(to).filter(|end| !end.is_reset) else {
-            // There is no connection any more at that end.
+        let Some(end) = self.end_of(to) else {
             return;
         };
+        if end.is_reset {
+            // There is no connection any more at that end, and its sender is told so.
+            if !matches!(segment, Segment::Reset) {
+                self.push((to.0, 1 - to.1), Segment::Reset);
+            }
+            return;
+        }
         let at = now_ms + delay;
         match (end.coming.back_mut(), segment) {
             // Nothing comes behind it; what is sent is lost.

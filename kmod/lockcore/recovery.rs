@@ -37,6 +37,8 @@ mod phase;
 mod poll;
 mod remaster;
 mod steps;
+#[cfg(test)]
+mod tests;
 
 pub use effects::{Done, RecoveryEffects, Shards};
 
@@ -109,8 +111,9 @@ pub struct Recovery {
     table: Option<Arc<Members>>,
     /// Gone since the last recovery that was completed, also those that are back.
     gone: KVec<NodeId>,
-    /// Those of them whose saved messages were not thrown away yet. What comes from them later is
-    /// said by their next life.
+    /// Those of them, and new members, whose saved messages were not thrown away yet. What comes
+    /// from them later is said by their next life; what a new member says as one comes after this
+    /// node has begun.
     unheard: KVec<NodeId>,
     own_slot: u16,
     generation: u32,

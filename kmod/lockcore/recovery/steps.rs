@@ -221,7 +221,8 @@ impl Recovery {
     fn change_members<R: RecoveryEffects>(&mut self, args: &StartArgs, fx: &mut R) -> Result {
         let mut next = KVec::with_capacity(args.members.len(), GFP)?;
         self.gone.reserve(self.members.len(), GFP)?;
-        self.unheard.reserve(self.members.len(), GFP)?;
+        let most = self.members.len() + args.members.len();
+        self.unheard.reserve(most, GFP)?;
         for start in args.members.iter() {
             let before = self.known(start.node);
             // A failure that is named of a member that is known in this life was of another life,
@@ -265,6 +266,8 @@ impl Recovery {
         }
         for known in next.iter().filter(|known| known.start.node != self.own) {
             if self.known(known.start.node).is_none() {
+                // It may have been a member before, and what it said then may only have come now.
+                note(&mut self.unheard, known.start.node)?;
                 fx.note(format_args!("add member {}", known.start.node.0));
                 fx.member_added(known.start.node);
             }

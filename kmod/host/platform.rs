@@ -361,24 +361,23 @@ impl<T> Deref for Arc<T> {
 
 /// The mistake that is planted in this thread.
 pub mod planted {
-    use crate::lockcore::fault::Fault;
     use std::cell::Cell;
 
-    thread_local!(static PLANTED: Cell<Option<Fault>> = const { Cell::new(None) });
+    thread_local!(static PLANTED: Cell<Option<u32>> = const { Cell::new(None) });
 
-    /// Plants a mistake, or takes it out again.
-    pub fn set(fault: Option<Fault>) {
-        PLANTED.set(fault);
+    /// Plants the mistake of this number, or takes the one that is planted out again.
+    pub fn set(mistake: Option<u32>) {
+        PLANTED.set(mistake);
     }
 
-    pub(super) fn is(fault: Fault) -> bool {
-        PLANTED.get() == Some(fault)
+    pub(super) fn is(mistake: u32) -> bool {
+        PLANTED.get() == Some(mistake)
     }
 }
 
-/// Whether a mistake is planted.
-pub fn fault(fault: crate::lockcore::fault::Fault) -> bool {
-    planted::is(fault)
+/// Whether the mistake of this number is planted.
+pub fn is_planted(mistake: u32) -> bool {
+    planted::is(mistake)
 }
 
 /// How much a log line matters.

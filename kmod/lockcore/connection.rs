@@ -40,10 +40,10 @@ mod sending;
 #[cfg(test)]
 mod tests;
 
-use super::fault::Fault;
+use super::fault::{fault, Fault};
 use super::members::NodeId;
 use super::peer::{Peer, PeerEffects, PeerState};
-use crate::platform::{fault, Result};
+use crate::platform::Result;
 use sending::Sending;
 
 /// Name of a connection; of those with one peer, none is given twice.

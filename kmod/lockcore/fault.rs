@@ -2,8 +2,10 @@
 //! Mistakes that can be planted in the lock manager, one at a time, to see that the simulator finds
 //! them.
 //!
-//! `platform::fault` says whether one is planted. In the kernel the answer is a constant no, and
-//! nothing of it is left in the module.
+//! [`fault`] says whether one is planted. In the kernel the answer is a constant no, and nothing of
+//! it is left in the module.
+
+use crate::platform;
 
 /// A mistake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +46,11 @@ pub enum Fault {
     DownRead,
     /// A connection that could not be made, or broke, is not made again.
     NeverRetried,
+}
+
+/// Whether this mistake is planted.
+pub(crate) fn fault(fault: Fault) -> bool {
+    platform::is_planted(fault as u32)
 }
 
 impl Fault {

@@ -36,14 +36,14 @@ mod ring;
 #[cfg(test)]
 mod tests;
 
-use super::fault::Fault;
+use super::fault::{fault, Fault};
 use super::members::NodeId;
 use super::wire::header::{ack, fin, Command, Header, Version, HEADER_LEN};
 use super::wire::message::MESSAGE_LEN;
 use super::wire::options::{self, Envelope, OPTIONS_LEN};
 use super::wire::rcom::{Rcom, RcomKind, NOT_READY, RCOM_LEN};
 use super::wire::INNER_MAX;
-use crate::platform::{self, code, KVec, Result, GFP};
+use crate::platform::{code, KVec, Result, GFP};
 use ring::Ring;
 
 /// Sequenced packets on their way at most. Stock nodes acknowledge after 256 they received, so a
@@ -436,7 +436,7 @@ impl Peer {
 
     /// What was sent may not have arrived.
     fn forget_sent(&mut self) {
-        if !platform::fault(Fault::NotResent) {
+        if !fault(Fault::NotResent) {
             self.on_wire = 0;
         }
     }
@@ -527,7 +527,7 @@ impl Peer {
             ..=-1 => {
                 self.counts.duplicates += 1;
                 self.send_ack(fx);
-                return platform::fault(Fault::TakenTwice).then_some(envelope.inner);
+                return fault(Fault::TakenTwice).then_some(envelope.inner);
             }
             1.. => {
                 self.counts.gaps += 1;

@@ -21,11 +21,11 @@
 //! - a member that failed is reported with the last slot it was confirmed to have, once;
 //! - a reply that answers a request of an earlier recovery is dropped.
 
-use super::fault::Fault;
+use super::fault::{fault, Fault};
 use super::members::{Member, Members, NodeId};
 use super::wire::rcom::{self, Config, Rcom, RcomKind, RcomLock, SlotOf};
 use crate::platform::code::{EBUSY, EINVAL};
-use crate::platform::{fault, Arc, KVec, Result, GFP};
+use crate::platform::{Arc, KVec, Result, GFP};
 
 mod barrier;
 mod directory;

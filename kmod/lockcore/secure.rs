@@ -122,7 +122,7 @@ pub trait Cipher {
 /// One life of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Life {
-    /// The node.
+    /// Which node, by its id in the cluster.
     pub node: NodeId,
     /// Which of its lives.
     pub incarnation: u64,

@@ -73,7 +73,7 @@ const SETTLE_S: u64 = 1;
 pub(crate) enum Mode {
     /// Null: keeps a resource.
     Null = 0,
-    /// Protected read.
+    /// Protected read: others may read, too.
     Read = 3,
     /// Exclusive.
     Exclusive = 5,

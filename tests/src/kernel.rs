@@ -405,7 +405,7 @@ pub enum Held {
     Received {
         /// The incarnation.
         life: u64,
-        /// The packet.
+        /// Its bytes, without the envelope of the conversation.
         packet: Vec<u8>,
     },
     /// It was read from a connection, and the conversation has not seen it.
@@ -414,7 +414,7 @@ pub enum Held {
         id: ConnectionId,
         /// The node that sent it, and its incarnation.
         sender: (u32, u64),
-        /// The packet.
+        /// Its bytes as they were read.
         packet: Vec<u8>,
     },
 }

@@ -198,7 +198,7 @@ pub fn run(
 ) -> Result<Summary, (Violation, Vec<String>)> {
     fail::after(None);
     planted::set(match mistake {
-        Some(Mistake::Locking(fault)) => Some(fault),
+        Some(Mistake::Locking(fault)) => Some(fault as u32),
         Some(_) | None => None,
     });
     let mut world = World::new(seed, mistake, keep_trace);

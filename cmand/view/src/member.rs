@@ -93,7 +93,7 @@ impl TryFrom<String> for BootId {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[cfg_attr(feature = "serde", derive(Serialize, Deserialize))]
 pub struct Member {
-    /// The node.
+    /// Which node of the configuration.
     pub node: NodeId,
     /// The life of it that is a member.
     pub incarnation: Incarnation,

@@ -4,8 +4,7 @@
 
 use super::{Config, ConnectionEffects, ConnectionId, Connections, Ending};
 use super::{Seen, SocketState, Suspicion};
-use crate::lockcore::fault::Fault;
-use crate::platform::fault;
+use crate::lockcore::fault::{fault, Fault};
 
 /// A connection that takes longer to make is given up: the next attempt may find the peer faster
 /// than the growing pauses of TCP, ms.

@@ -5,7 +5,7 @@
 //! A request that gets no answer is repeated: STATUS and its reply are the only messages that may
 //! get lost.
 
-use super::super::fault::Fault;
+use super::super::fault::{fault, Fault};
 use super::super::members::NodeId;
 use super::super::wire::rcom::{self, Config, Rcom, RcomKind, SlotOf};
 use super::effects::RecoveryEffects;
@@ -13,7 +13,6 @@ use super::names::Names;
 use super::phase::{Mismatch, Phase, Status, Step};
 use super::{note, Known, Recovery};
 use crate::platform::code::EINVAL;
-use crate::platform::fault;
 use crate::platform::Result;
 
 /// Pause before a member that was not there yet is asked again, at first. Doubled each time.

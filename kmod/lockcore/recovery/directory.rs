@@ -2,7 +2,7 @@
 //! Rebuilding the directory: every member asks every other one for the names it masters whose
 //! directory node the asker is. One question at a time to each member, to all of them at once.
 
-use super::super::fault::Fault;
+use super::super::fault::{fault, Fault};
 use super::super::hash::name_hash;
 use super::super::members::NodeId;
 use super::super::name::ResourceName;
@@ -14,7 +14,7 @@ use super::names::{Asked, Names};
 use super::phase::{Phase, Step};
 use super::Recovery;
 use crate::platform::code::EINVAL;
-use crate::platform::{fault, Result};
+use crate::platform::Result;
 
 /// A question that got no answer for so long is asked again, as the protocol has it.
 const ASK_AGAIN_MS: u64 = 5000;

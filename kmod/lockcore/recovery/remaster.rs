@@ -3,7 +3,7 @@
 //! locks of this node are made known there. Both with many questions under way at once.
 
 use super::super::errno::EBADR;
-use super::super::fault::Fault;
+use super::super::fault::{fault, Fault};
 use super::super::lkb::LockId;
 use super::super::members::NodeId;
 use super::super::shard::{Cursor, Image};
@@ -14,7 +14,7 @@ use super::lookups::{Lookups, Question, WINDOW};
 use super::phase::{Phase, Step};
 use super::Recovery;
 use crate::platform::code::EINVAL;
-use crate::platform::{fault, KVec, Result, GFP};
+use crate::platform::{KVec, Result, GFP};
 
 /// Pause before a question that got a useless answer is asked again: whoever gave it has not come
 /// as far as we have.

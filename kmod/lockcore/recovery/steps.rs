@@ -24,7 +24,7 @@
 //! messages that came meanwhile.
 
 use super::super::errno::EPROTO;
-use super::super::fault::Fault;
+use super::super::fault::{fault, Fault};
 use super::super::hash::name_hash;
 use super::super::members::sort_by_node;
 use super::super::name::ResourceName;
@@ -33,7 +33,7 @@ use super::effects::{Done, RecoveryEffects, Shards};
 use super::lookups::Lookups;
 use super::phase::{Mismatch, Phase, Step};
 use super::{note, Known, Recovery, StartArgs, State};
-use crate::platform::{fault, Arc, KVec, Result, GFP};
+use crate::platform::{Arc, KVec, Result, GFP};
 
 /// Pause after an allocation failed, milliseconds: others need a moment to free something.
 const RETRY_MS: u64 = 20;

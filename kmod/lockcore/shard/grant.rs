@@ -8,7 +8,7 @@
 
 use super::{Effects, Shard, Status};
 use crate::lockcore::arena::{Key, LockIndex, ResourceIndex};
-use crate::lockcore::fault::Fault;
+use crate::lockcore::fault::{fault, Fault};
 use crate::lockcore::flags::{
     ALTCW, ALTPR, CONVDEADLK, EXPEDITE, HEADQUE, NODLCKWT, NOORDER, NOQUEUE, NOQUEUEBAST, QUECVT,
     SBF_ALTMODE, SBF_DEMOTED,
@@ -18,7 +18,6 @@ use crate::lockcore::lkb::Queue;
 use crate::lockcore::mode::Mode;
 use crate::lockcore::queue::List;
 use crate::lockcore::rsb::state::{NO_ORDER, UNORDERED};
-use crate::platform::fault;
 
 /// When a lock is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

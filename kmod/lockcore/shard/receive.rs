@@ -10,7 +10,7 @@ use super::send::{send_error, send_lookup_reply};
 use super::{Effects, Gate, Received, Refused, Shard, Status};
 use crate::lockcore::arena::{Key, LockIndex, ResourceIndex};
 use crate::lockcore::errno::{EBADR, EBUSY, EINVAL, ENOENT, ENOTBLK};
-use crate::lockcore::fault::Fault;
+use crate::lockcore::fault::{fault, Fault};
 use crate::lockcore::flags::{
     AST_BLOCKING, CONVDEADLK, NOQUEUE, SBF_DEMOTED, SHARED, SHARED_USER, VALBLK,
 };
@@ -23,7 +23,7 @@ use crate::lockcore::mode::{Change, Mode};
 use crate::lockcore::name::ResourceName;
 use crate::lockcore::rsb::state::{IDLE, MASTER_UNCERTAIN};
 use crate::lockcore::wire::message::{Message, MessageKind};
-use crate::platform::{fault, KVec};
+use crate::platform::KVec;
 
 impl<O> Shard<O> {
     /// A lock message from `from`. During a recovery, and without quorum, it is saved.

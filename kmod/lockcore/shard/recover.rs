@@ -9,7 +9,7 @@
 
 use super::{Effects, Gate, Shard};
 use crate::lockcore::arena::{Key, LockIndex, ResourceIndex};
-use crate::lockcore::fault::Fault;
+use crate::lockcore::fault::{fault, Fault};
 use crate::lockcore::flags::VALBLK;
 use crate::lockcore::hash::name_hash;
 use crate::lockcore::lkb::state::{REBUILT, RESEND, SENT};
@@ -18,7 +18,7 @@ use crate::lockcore::members::{Members, NodeId};
 use crate::lockcore::mode::Mode;
 use crate::lockcore::name::ResourceName;
 use crate::lockcore::rsb::state;
-use crate::platform::{fault, Arc, Result};
+use crate::platform::{Arc, Result};
 
 mod rebuild;
 mod repair;

@@ -37,7 +37,7 @@ pub const RECOVERY_LIMIT: Duration = Duration::from_secs(300);
 /// What all members of a lockspace agree on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SpaceSpec {
-    /// Its name.
+    /// Name of the lockspace.
     pub name: String,
     /// Whether callbacks may come in softirq.
     pub softirq: bool,

@@ -114,7 +114,7 @@ impl Figure {
 /// A figure as it came out; its fields are the keys of the result, and no others.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Row {
-    /// Its name.
+    /// What is measured, unique in a bench.
     pub figure: String,
     /// Its unit.
     pub unit: String,

@@ -66,7 +66,7 @@ impl Bench {
         Ok(())
     }
 
-    /// The node.
+    /// The node whose lock manager is measured.
     #[must_use]
     pub fn node(&self) -> &Node {
         &self.node
@@ -230,7 +230,7 @@ fn nothing(values: &Values) -> Result<()> {
 /// Joins a lockspace: returns when its controller has let the node in ([`super::drive`] does).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Create {
-    /// Its name.
+    /// Name of the lockspace.
     pub lockspace: String,
     /// Whether callbacks may come in softirq.
     pub softirq: bool,
@@ -259,7 +259,7 @@ impl Command for Create {
 /// Leaves a lockspace; locks kept in it are gone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Release {
-    /// Its name.
+    /// Name of the lockspace.
     pub lockspace: String,
 }
 
@@ -278,7 +278,7 @@ impl Command for Release {
 /// Ends [`Probe`]s and [`Handover`]s of a lockspace on this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stop {
-    /// The lockspace.
+    /// Name of the lockspace it works in.
     pub lockspace: String,
 }
 
@@ -316,7 +316,7 @@ impl Command for Clock {
 /// Where loops work.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// The lockspace.
+    /// Name of the lockspace it works in.
     pub lockspace: String,
     /// Begin of the names, one to eight bytes.
     pub tag: String,
@@ -359,7 +359,7 @@ impl Place {
 /// Lock and unlock in EX on one name, or a conversion from NL to EX and back, one at a time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pair {
-    /// Where.
+    /// In which lockspace and on which resources it works.
     pub place: Place,
     /// How often.
     pub count: u64,
@@ -376,7 +376,7 @@ pub struct BarePair(pub Pair);
 pub struct Pairs {
     /// How many pairs were made.
     pub count: u64,
-    /// When.
+    /// From when to when it measured, on the node's clock.
     pub span: Span,
     /// The lock, or the conversion up.
     pub up: Times,
@@ -438,7 +438,7 @@ impl Command for BarePair {
 /// Lock and unlock in EX, many at a time, each on a name of its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Flight {
-    /// Where.
+    /// In which lockspace and on which resources it works.
     pub place: Place,
     /// How many pairs.
     pub count: u64,
@@ -457,7 +457,7 @@ pub struct Flown {
     pub asked: u64,
     /// How many of them were granted.
     pub granted: u64,
-    /// When.
+    /// From when to when it measured, on the node's clock.
     pub span: Span,
     /// From a request to its grant.
     pub lock: Times,
@@ -495,7 +495,7 @@ impl Command for Flight {
 /// the lock manager's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reserve {
-    /// The lockspace.
+    /// Name of the lockspace it works in.
     pub lockspace: String,
     /// Begin of the names, one to eight bytes.
     pub tag: String,
@@ -525,7 +525,7 @@ impl Command for Reserve {
 pub enum Mode {
     /// Null.
     Nl,
-    /// Protected read.
+    /// Protected read: others may read, too.
     Pr,
     /// Exclusive.
     Ex,
@@ -534,7 +534,7 @@ pub enum Mode {
 /// Locks new names and keeps them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Take {
-    /// The lockspace.
+    /// Name of the lockspace it works in.
     pub lockspace: String,
     /// Begin of the names, one to eight bytes; [`DropAll`] needs it.
     pub tag: String,
@@ -553,7 +553,7 @@ pub struct Take {
 pub struct Taken {
     /// How many locks were taken or dropped.
     pub count: u64,
-    /// When.
+    /// From when to when it measured, on the node's clock.
     pub span: Span,
     /// From a call to its completion.
     pub each: Times,
@@ -591,7 +591,7 @@ impl Command for Take {
 /// Unlocks what was taken under a tag.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DropAll {
-    /// The lockspace.
+    /// Name of the lockspace it works in.
     pub lockspace: String,
     /// The tag.
     pub tag: String,
@@ -645,7 +645,7 @@ pub struct Handed {
     pub invalid: u64,
     /// The number that was written last; 0 without counting.
     pub value: u64,
-    /// When.
+    /// From when to when it measured, on the node's clock.
     pub span: Span,
     /// From the conversion to its grant.
     pub wait: Times,
@@ -684,7 +684,7 @@ impl Command for Handover {
 /// One [`Pair`] after the other with a pause between, until [`Stop`] or for a time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Probe {
-    /// Where.
+    /// In which lockspace and on which resources it works.
     pub place: Place,
     /// For how long at most.
     pub time: Duration,
@@ -697,7 +697,7 @@ pub struct Probe {
 /// Answer to [`Probe`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Probed {
-    /// When.
+    /// From when to when it measured, on the node's clock.
     pub span: Span,
     /// When the longest pair began.
     pub worst_begin_ns: u64,

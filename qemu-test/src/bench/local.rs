@@ -24,7 +24,7 @@ use super::load::Span;
 use super::load::Take;
 use super::suite::Sample;
 
-/// The figures.
+/// The figures of one node, in the order of the table.
 pub(super) const FIGURES: &[Figure] = &[
     Figure::cost("lock+unlock softirq", "µs"),
     Figure::cost("NL-EX-NL softirq", "µs"),

@@ -19,7 +19,7 @@ use super::load::Take;
 use super::suite::Sample;
 use crate::node::Node;
 
-/// The figures.
+/// The figures of memory, in the order of the table.
 pub(super) const FIGURES: &[Figure] = &[
     Figure::cost("slab at 100,000", "B/lock"),
     Figure::cost("memory at 100,000", "B/lock"),
@@ -57,7 +57,7 @@ pub(super) const SIZES: [Locks; 2] = [
 /// calls from there reach the kernel no further than 2 GiB away.
 pub(super) const MEMORY_MIB: u32 = 1536;
 
-/// The lockspace.
+/// Name of the lockspace that this bench makes.
 const SPACE: &str = "memory";
 
 impl Locks {

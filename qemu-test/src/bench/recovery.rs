@@ -39,7 +39,7 @@ const CALM: Duration = Duration::from_secs(1);
 /// Its pause.
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// The lockspace.
+/// Name of the lockspace that this bench makes.
 const SPACE: &str = "recovery";
 
 /// The names of a case's figures.
@@ -140,7 +140,7 @@ const fn figures() -> [Figure; CASES.len() * OF_CASE] {
 }
 
 impl Case {
-    /// Its name.
+    /// Its name, as the figures begin with it.
     pub(super) fn name(&self) -> &'static str {
         self.names.case
     }

@@ -24,7 +24,7 @@ use super::local::per_second;
 use super::suite::Sample;
 use crate::node::Node;
 
-/// The figures.
+/// The figures of two nodes, in the order of the table.
 pub(super) const FIGURES: &[Figure] = &[
     Figure::cost("round trip", "µs"),
     Figure::cost("lock", "µs"),
@@ -63,7 +63,7 @@ const NAMES: u64 = 256;
 /// Memory of each node.
 pub(super) const MEMORY_MIB: u32 = 512;
 
-/// The lockspace.
+/// Name of the lockspace that this bench makes.
 const SPACE: &str = "remote";
 
 /// Takes a sample of each figure, on two nodes that have just booted.

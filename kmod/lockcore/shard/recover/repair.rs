@@ -4,14 +4,14 @@
 
 use super::Shard;
 use crate::lockcore::arena::{Key, LockIndex, ResourceIndex};
-use crate::lockcore::fault::Fault;
+use crate::lockcore::fault::{fault, Fault};
 use crate::lockcore::flags::{CONVDEADLK, SBF_DEMOTED};
 use crate::lockcore::lkb::state::{GAVE_UP_MODE, REBUILT, SENT, UNCERTAIN};
 use crate::lockcore::lkb::{Lkb, Queue, Waiting};
 use crate::lockcore::mode::{Change, Mode};
 use crate::lockcore::queue::List;
 use crate::lockcore::rsb::state;
-use crate::platform::{fault, KVec, Result};
+use crate::platform::{KVec, Result};
 
 /// What a resource is done with when it is whole.
 const RECOVERY_STATE: u16 = state::NEW_MASTER

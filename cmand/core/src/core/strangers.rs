@@ -285,7 +285,10 @@ impl Core {
         let mut foreign = strangers.foreign.iter();
         if let Some(((node, address), _)) = foreign.find(|(_, one)| !strangers.is_accepted(one)) {
             let who = self.describe_foreign(*node, *address);
-            return Err(format!("{who}: no view is founded beside it"));
+            return Err(format!(
+                "{who}: no view is founded beside it; where it is gone for good, say \
+                 `cman_tool config accept`"
+            ));
         }
         let patience_ms = self.config.detection_ms * 2;
         let unproven = strangers.lives.values().any(|life| {

@@ -22,7 +22,7 @@
 //! | 8 | `ShardCell::shard`, mutex | here | one shard of names: resources, locks, directory |
 //! | 9 | `OpenFile::owned`, mutex | `callback/` | ids of the locks of a file |
 //! | 10 | `PeerNode::outbox`, mutex | `transport/` | what is in the middle of being sent |
-//! | 11 | `NET`, mutex | `transport.rs` | the list of peers |
+//! | 11 | `NET`, mutex | `transport.rs` | the list of peers, for who changes or walks it |
 //! | 12 | `PeerNode::state`, mutex | `transport/` | connections and the conversation of a peer |
 //! | 13 | `Lockspace::recoverd`, mutex | here | the recovery thread |
 //! | 14 | `Lockspace::files`, mutex | `files.rs` | open files of programs |

@@ -11,10 +11,11 @@
 //!
 //! # Locks
 //!
-//! `LIFE` orders start and stop. `NET` guards the list of peers; taken for a look-up. Each peer has
-//! `inbox` and `outbox`, which only its two work items take, and `state`, which may be taken under
-//! all of these and under the mutex of a shard. Under `state` nothing is taken but socket locks and
-//! doorbells. Packets are delivered under `inbox` only.
+//! `LIFE` orders start and stop. `NET` guards the list of peers, for who changes or walks it; a
+//! packet finds its peer in a copy that is read without a lock (`PEERS`). Each peer has `inbox` and
+//! `outbox`, which only its two work items take, and `state`, which may be taken under all of these
+//! and under the mutex of a shard. Under `state` nothing is taken but socket locks and doorbells.
+//! Packets are delivered under `inbox` only.
 
 mod clock;
 mod hooks;
@@ -37,7 +38,14 @@ use kernel::{
 use crate::doorbell::Doorbell;
 use crate::ffi::global::global_mutex;
 use crate::ffi::kthread::Thread;
-use crate::ffi::memory::NoReclaim;
+use crate::ffi::memory::{
+    patiently,
+    NoReclaim, //
+};
+use crate::ffi::rcu::{
+    Published,
+    Replaced, //
+};
 use crate::ffi::socket::Address;
 use crate::ffi::time::now_ms;
 use crate::ffi::workqueue::WorkQueue;
@@ -45,10 +53,7 @@ use crate::lockcore::connection::{
     Config,
     Suspicion, //
 };
-use crate::lockcore::members::{
-    sort_by_node,
-    NodeId, //
-};
+use crate::lockcore::members::NodeId;
 use crate::lockcore::peer::PeerState;
 use clock::Clock;
 use listener::Listener;
@@ -132,6 +137,23 @@ impl Net {
     }
 }
 
+/// The copy of the list of peers that is read for each packet; none while there is no peer.
+static PEERS: Published<KVec<Arc<PeerNode>>> = Published::new();
+
+/// Gives readers this list. The answer is to be dropped without locks.
+fn publish<'a>(
+    peers: impl Iterator<Item = &'a Arc<PeerNode>> + Clone,
+) -> Result<Option<Replaced<KVec<Arc<PeerNode>>>>> {
+    let mut copy = KVec::with_capacity(peers.clone().count(), GFP_KERNEL)?;
+    for peer in peers {
+        copy.push(peer.clone(), GFP_KERNEL)?;
+    }
+    if copy.is_empty() {
+        return Ok(PEERS.replace(None));
+    }
+    Ok(PEERS.replace(Some(KBox::new(copy, GFP_KERNEL)?)))
+}
+
 /// What runs between start and stop.
 struct Running {
     listener: Arc<Listener>,
@@ -188,6 +210,7 @@ impl Drop for Transport {
         let Some(net) = NET.lock().take() else {
             return;
         };
+        drop(PEERS.replace(None));
         for peer in &net.peers {
             peer.close();
         }
@@ -202,11 +225,12 @@ fn with_net<R>(f: impl FnOnce(&mut Net) -> R) -> Option<R> {
 }
 
 fn find(node: NodeId) -> Option<Arc<PeerNode>> {
-    with_net(|net| {
-        let index = net.find(node).ok()?;
-        net.peers.get(index).cloned()
-    })
-    .flatten()
+    PEERS
+        .read(|peers| {
+            let index = peers.binary_search_by_key(&node, |peer| peer.node());
+            peers.get(index.ok()?).cloned()
+        })
+        .flatten()
 }
 
 /// The peer at this address.
@@ -251,15 +275,21 @@ pub(crate) fn set_node(node: NodeId, config: NodeConfig) -> Result {
     let parts = with_net(|net| net.own.map(|own| (net.shared.clone(), own))).flatten();
     let (shared, own) = parts.ok_or_else(|| Error::from_errno(-(bindings::ENOTCONN as c_int)))?;
     let peer = PeerNode::new(shared.clone(), own, node, config)?;
-    with_net(|net| {
-        if net.find(node).is_ok() {
+    let replaced = with_net(|net| {
+        let Err(at) = net.find(node) else {
             return Err(EEXIST);
-        }
-        net.peers.push(peer, GFP_KERNEL)?;
-        sort_by_node(&mut net.peers, |peer| peer.node());
-        Ok::<(), Error>(())
+        };
+        net.peers.reserve(1, GFP_KERNEL)?;
+        let (before, after) = net.peers.split_at(at);
+        let all = Iterator::chain(before.iter(), [&peer]);
+        let all = Iterator::chain(all, after);
+        let replaced = publish(all)?;
+        net.peers.insert_within_capacity(at, peer.clone())?;
+        Ok(replaced)
     })
     .unwrap_or(Err(ENODEV))?;
+    // Waits for readers.
+    drop(replaced);
     if let Err(e) = (shared.hooks.peer_appeared)(node) {
         pr_warn!(
             "node {}: not shown to anybody, errno {}\n",
@@ -272,15 +302,24 @@ pub(crate) fn set_node(node: NodeId, config: NodeConfig) -> Result {
 
 /// Forgets a peer and what waited for it. False: it was not known.
 pub(crate) fn remove_node(node: NodeId) -> bool {
-    let removed = with_net(|net| {
-        let index = net.find(node).ok()?;
-        let peer = net.peers.remove(index).ok()?;
-        Some((net.shared.hooks, peer))
-    })
-    .flatten();
+    let _memory = NoReclaim::enter();
+    let removed = patiently(|| {
+        let removed = with_net(|net| {
+            let Ok(index) = net.find(node) else {
+                return Ok(None);
+            };
+            let rest = net.peers.iter().filter(|peer| peer.node() != node);
+            let replaced = publish(rest)?;
+            let peer = net.peers.remove(index).map_err(|_| EINVAL)?;
+            Ok(Some((net.shared.hooks, peer, replaced)))
+        });
+        removed.unwrap_or(Ok(None))
+    });
     match removed {
         None => false,
-        Some((hooks, peer)) => {
+        Some((hooks, peer, replaced)) => {
+            // Waits for readers.
+            drop(replaced);
             (hooks.peer_gone)(node);
             peer.close();
             true

@@ -13,7 +13,10 @@ use kernel::{
 
 use super::Lockspace;
 use crate::ffi::global::global_mutex;
-use crate::ffi::memory::patiently;
+use crate::ffi::memory::{
+    patiently,
+    NoReclaim, //
+};
 use crate::ffi::rcu::{
     Published,
     Replaced, //
@@ -58,6 +61,8 @@ fn publish(index: &KVec<Entry>) -> Result<Option<Replaced<KVec<Entry>>>> {
 /// Calls `accept`, which gives `ls` this id or fails; from then on packets find it. [`ENOENT`]: it
 /// was released.
 pub(super) fn start(ls: &Arc<Lockspace>, id: u32, accept: impl FnOnce() -> Result) -> Result {
+    // Who waits for the mutex may be in the way of who frees memory.
+    let _memory = NoReclaim::enter();
     let mut index = INDEX.lock();
     if ls.is_gone() {
         // Nobody would take it off again.
@@ -82,6 +87,7 @@ pub(super) fn start(ls: &Arc<Lockspace>, id: u32, accept: impl FnOnce() -> Resul
 
 /// Packets do not find `ls` any more.
 pub(super) fn remove(ls: &Lockspace) {
+    let _memory = NoReclaim::enter();
     let replaced = patiently(|| {
         let mut index = INDEX.lock();
         index.retain(|entry| !entry.is_of(ls));

@@ -113,7 +113,6 @@ impl Lockspace {
         }
         let id = args.id;
         index::start(self, id, || {
-            let _memory = NoReclaim::enter();
             let mut recovery = self.recovery.lock();
             recovery.control_start(now_ms(), args)?;
             self.id.store(id, ordering::Relaxed);

@@ -12,6 +12,7 @@ use kernel::{
 
 use super::Lockspace;
 use crate::ffi::global::global_mutex;
+use crate::ffi::memory::NoReclaim;
 use crate::ffi::module::ModuleRef;
 use crate::uapi::lock::Release;
 
@@ -57,6 +58,8 @@ pub(super) enum Found {
 /// Enters `new`, unless its name is taken. `exclusive`: a name that is taken is an error.
 pub(super) fn enter(new: &Arc<Lockspace>, exclusive: bool) -> Result<Found> {
     let module = ModuleRef::get().map_err(|_| EINVAL)?;
+    // Recovery starts by name: who waits for the mutex may be in the way of who frees memory.
+    let _memory = NoReclaim::enter();
     let mut registry = REGISTRY.lock();
     if let Some(entry) = registry.iter_mut().find(|e| e.ls.name() == new.name()) {
         return found(entry, new, exclusive);

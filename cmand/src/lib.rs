@@ -28,12 +28,13 @@ pub use error::Error;
 use cluster_rt::config;
 use cluster_rt::config::Config;
 use cluster_rt::log::Log;
+use cluster_rt::signals::Blocked;
 
-/// Runs the daemon until it has left the cluster or cannot go on.
+/// Runs the daemon until it has left the cluster or cannot go on, in the process's first thread.
 ///
 /// # Errors
 /// [`Error`]; its [`Error::status`] is the exit status.
-pub fn run(args: &Args, log: &Log) -> Result<(), Error> {
+pub fn run(args: &Args, log: &Log, blocked: Blocked) -> Result<(), Error> {
     let config = config::load(&args.config)?;
     let node = config.local_node(args.node.as_deref())?.clone();
     let key = key::read(&config.cluster.key_file)?;
@@ -61,7 +62,7 @@ pub fn run(args: &Args, log: &Log) -> Result<(), Error> {
         memory,
     };
     describe(&config, &node, &identity);
-    runtime.block_on(service::run(setup, |notices| {
+    runtime.block_on(service::run(setup, blocked, |notices| {
         engine::start(core, socket, notices, kernel)
     }))
 }

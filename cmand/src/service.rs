@@ -18,6 +18,8 @@ use cluster_rt::server::ClientId;
 use cluster_rt::server::Input;
 use cluster_rt::server::Peer;
 use cluster_rt::server::Server;
+use cluster_rt::signals::Blocked;
+use cluster_rt::signals::Signals;
 use cmand_client::Event;
 use cmand_client::Refusal;
 use cmand_client::RefusalKind;
@@ -29,9 +31,6 @@ use cmand_core::NodeId;
 use cmand_core::RequestError;
 use cmand_core::Status;
 use cmand_core::View;
-use tokio::signal::unix::Signal;
-use tokio::signal::unix::SignalKind;
-use tokio::signal::unix::signal;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::mpsc::UnboundedSender;
@@ -89,17 +88,18 @@ enum Flow {
 /// Serves until the node has left.
 pub(crate) async fn run(
     setup: Setup<'_>,
+    blocked: Blocked,
     start: impl FnOnce(UnboundedSender<Notice>) -> Result<Engine, Error>,
 ) -> Result<(), Error> {
     let system = |source| Error::System {
         what: "waiting for signals",
         source,
     };
-    let mut terminate = signal(SignalKind::terminate()).map_err(system)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(system)?;
     let server = Server::bind(&setup.args.socket)?;
     let (sender, mut notices) = mpsc::unbounded_channel();
     let engine = start(sender)?;
+    // After the last thread has begun.
+    let mut signals = blocked.listen().map_err(system)?;
     notify(&State::Ready);
     let mut service = Service {
         setup,
@@ -117,9 +117,7 @@ pub(crate) async fn run(
         leaving: false,
         leave_asked: None,
     };
-    let result = service
-        .serve(&mut notices, &mut terminate, &mut interrupt)
-        .await;
+    let result = service.serve(&mut notices, &mut signals).await;
     notify(&State::Stopping);
     service.server.shutdown().await;
     result
@@ -129,8 +127,7 @@ impl Service<'_> {
     async fn serve(
         &mut self,
         notices: &mut UnboundedReceiver<Notice>,
-        terminate: &mut Signal,
-        interrupt: &mut Signal,
+        signals: &mut Signals,
     ) -> Result<(), Error> {
         let limit = Duration::from_millis(u64::from(self.setup.config.cluster.detection_ms));
         let limit = limit * LEAVE_DETECTIONS;
@@ -149,8 +146,7 @@ impl Service<'_> {
                 // What the core told comes before what clients ask next.
                 biased;
                 notice = notices.recv() => self.handle_notice(notice.ok_or(Error::EngineGone)?)?,
-                _ = terminate.recv() => self.handle_signal()?,
-                _ = interrupt.recv() => self.handle_signal()?,
+                signal = signals.told_to_end() => self.handle_signal(signal)?,
                 () = expired => {
                     let reason = self.quorum.as_ref().map(|(_, reason)| reason.clone());
                     let reason = reason.filter(|reason| !reason.is_empty());
@@ -166,19 +162,25 @@ impl Service<'_> {
         }
     }
 
-    fn handle_signal(&mut self) -> Result<Flow, Error> {
+    /// Leaves, unless a client is a member of a group here: it would fail in it, which for one that
+    /// uses lockspaces means that this node is reset.
+    fn handle_signal(&mut self, signal: &str) -> Result<Flow, Error> {
         if self.leaving {
             return Err(Error::NotLeft("asked to end a second time".to_owned()));
         }
         for (group, client) in &self.owners {
             let client = self.name_of(*client);
             tracing::warn!(
+                signal,
                 group,
                 client,
-                "ending although a client is a member: it fails"
+                "told to end, but a client is a member of a group; staying: end it first"
             );
         }
-        tracing::info!("leaving the cluster");
+        if !self.owners.is_empty() {
+            return Ok(Flow::On);
+        }
+        tracing::info!(signal, "leaving the cluster");
         self.leaving = true;
         let (caller, force) = (None, true);
         self.engine.command(Command::Leave { caller, force })?;

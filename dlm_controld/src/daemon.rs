@@ -20,6 +20,7 @@ use cluster_rt::log::Log;
 use cluster_rt::notify;
 use cluster_rt::server::Input;
 use cluster_rt::server::Server;
+use cluster_rt::signals::Signals;
 use dlm_controld_client::Reply;
 use dlm_controld_client::Request;
 use dlm_controld_client::Status;
@@ -28,8 +29,6 @@ use dlm_controld_core::Effect;
 use dlm_controld_core::GROUP_PREFIX;
 use dlm_controld_core::OWN_GROUP;
 use dlm_controld_core::wire;
-use tokio::signal::unix::SignalKind;
-use tokio::signal::unix::signal;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::history::History;
@@ -161,9 +160,7 @@ impl Daemon {
     }
 
     /// Works until told to end.
-    pub(crate) async fn run(mut self) -> Result<(), DaemonError> {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
+    pub(crate) async fn run(mut self, mut signals: Signals) -> Result<(), DaemonError> {
         let mut effects = Vec::new();
         self.core.handle_begin(&mut effects);
         self.carry_out(effects).await?;
@@ -171,12 +168,17 @@ impl Daemon {
         let end = loop {
             let step = tokio::select! {
                 input = self.next() => input,
-                _ = terminate.recv() => Ok(Next::Terminate),
-                _ = interrupt.recv() => Ok(Next::Terminate),
+                _ = signals.told_to_end() => Ok(Next::Terminate),
             };
             let step = match step {
                 Ok(Next::Terminate) if self.core.has_lockspaces() => {
-                    tracing::warn!("told to end, but there are lockspaces; staying");
+                    let lockspaces = self.core.report();
+                    let names: Vec<&str> = lockspaces.iter().map(|one| &*one.name).collect();
+                    let lockspaces = names.join(", ");
+                    tracing::warn!(
+                        lockspaces,
+                        "told to end, but there are lockspaces; staying: unmount or release them"
+                    );
                     Ok(())
                 }
                 Ok(Next::Terminate) => break Ok(()),

@@ -19,6 +19,7 @@ use clap::Parser;
 use cluster_rt::config;
 use cluster_rt::exit;
 use cluster_rt::log;
+use cluster_rt::signals;
 use tracing::Level;
 
 use crate::daemon::Daemon;
@@ -61,6 +62,10 @@ node; 6 the other daemons follow a protocol this one cannot.";
 
 fn main() -> ExitCode {
     let options = Options::parse();
+    let blocked = match signals::block() {
+        Ok(blocked) => blocked,
+        Err(error) => return exit::report("dlm_controld", &error, exit::FAILED),
+    };
     let log = log::init(if options.debug {
         Level::DEBUG
     } else {
@@ -87,11 +92,18 @@ fn main() -> ExitCode {
         Err(error) => return exit::report("dlm_controld", &error, exit::FAILED),
     };
     let end = runtime.block_on(async {
-        Daemon::start(settings, &sockets, log.clone())
-            .await?
-            .run()
-            .await
+        let mut signals = blocked.listen()?;
+        let daemon = tokio::select! {
+            daemon = Daemon::start(settings, &sockets, log.clone()) => daemon?,
+            signal = signals.told_to_end() => {
+                tracing::info!(signal, "ending before the start was over");
+                return Ok(());
+            }
+        };
+        daemon.run(signals).await
     });
+    // Nothing that is left there is worth waiting for.
+    runtime.shutdown_background();
     log.flush();
     match end {
         Ok(()) => ExitCode::SUCCESS,

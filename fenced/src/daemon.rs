@@ -22,14 +22,13 @@ use cluster_rt::server::ClientId;
 use cluster_rt::server::Input;
 use cluster_rt::server::Peer;
 use cluster_rt::server::Server;
+use cluster_rt::signals::Signals;
 use fenced_client::Reply;
 use fenced_client::Request;
 use fenced_core::Domain;
 use fenced_core::Effect;
 use fenced_core::NodeId;
 use fenced_core::wire::Message;
-use tokio::signal::unix::SignalKind;
-use tokio::signal::unix::signal;
 
 use crate::agent::Agents;
 use crate::agent::Report;
@@ -198,9 +197,7 @@ impl Daemon {
     }
 
     /// Works until told to end.
-    pub(crate) async fn run(mut self) -> Result<(), DaemonError> {
-        let mut terminate = signal(SignalKind::terminate()).map_err(DaemonError::Signals)?;
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(DaemonError::Signals)?;
+    pub(crate) async fn run(mut self, mut signals: Signals) -> Result<(), DaemonError> {
         notify::notify(&notify::State::Ready);
         let end = loop {
             let timer = self.timer();
@@ -216,8 +213,7 @@ impl Daemon {
                     let now = self.now();
                     self.domain_step(|domain, fx| domain.handle_timeout(now, fx)).await
                 }
-                _ = terminate.recv() => { is_told_to_end = true; Ok(()) }
-                _ = interrupt.recv() => { is_told_to_end = true; Ok(()) }
+                _ = signals.told_to_end() => { is_told_to_end = true; Ok(()) }
             };
             if let Err(error) = step {
                 break Err(error);

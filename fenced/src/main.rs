@@ -15,9 +15,11 @@ use clap::Parser;
 use cluster_rt::config;
 use cluster_rt::exit;
 use cluster_rt::log;
+use cluster_rt::signals;
 use tracing::Level;
 
 use crate::daemon::Daemon;
+use crate::daemon::DaemonError;
 use crate::daemon::Settings;
 
 /// The fence daemon.
@@ -49,6 +51,10 @@ this node, which must be reset.";
 
 fn main() -> ExitCode {
     let options = Options::parse();
+    let blocked = match signals::block() {
+        Ok(blocked) => blocked,
+        Err(error) => return exit::report("fenced", &error, exit::FAILED),
+    };
     let log = log::init(if options.debug {
         Level::DEBUG
     } else {
@@ -75,11 +81,19 @@ fn main() -> ExitCode {
         Err(error) => return exit::report("fenced", &error, exit::FAILED),
     };
     let end = runtime.block_on(async {
-        Daemon::start(settings, &options.socket, &options.cmand, log.clone())
-            .await?
-            .run()
-            .await
+        let mut signals = blocked.listen().map_err(DaemonError::Signals)?;
+        let start = Daemon::start(settings, &options.socket, &options.cmand, log.clone());
+        let daemon = tokio::select! {
+            daemon = start => daemon?,
+            signal = signals.told_to_end() => {
+                tracing::info!(signal, "ending before the start was over");
+                return Ok(());
+            }
+        };
+        daemon.run(signals).await
     });
+    // Nothing that is left there is worth waiting for.
+    runtime.shutdown_background();
     log.flush();
     match end {
         Ok(()) => ExitCode::SUCCESS,

@@ -617,3 +617,48 @@ async fn a_password_is_told_to_the_agent_and_to_nobody_else() {
         "{dump}"
     );
 }
+
+/// An agent that cannot be told to end would outlive its time.
+#[tokio::test]
+async fn it_ignores_what_does_not_end_it_and_its_agents_do_not() {
+    let dir = place("signals");
+    let file = |name: &str| dir.join(name).display().to_string();
+    let script = format!(
+        "[ $# = 0 ] || exit 1; cat >{}; grep -E 'Sig(Blk|Ign)' /proc/self/status >{}; echo done >>{1}",
+        file("agent.log"),
+        file("masks")
+    );
+    agent(&dir, &script);
+    let mut cmand = Cmand::bind(&dir);
+    let daemon = fenced(&dir, "n1");
+    cmand.admit().await;
+    let mut client = subscribe(&dir).await;
+    until(&mut client, &state(1, &[])).await;
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(daemon.id().unwrap()).unwrap());
+    for signal in nix::sys::signal::Signal::iterator() {
+        use nix::sys::signal::Signal;
+        let ends = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGKILL];
+        let faults = [
+            Signal::SIGILL,
+            Signal::SIGTRAP,
+            Signal::SIGABRT,
+            Signal::SIGBUS,
+            Signal::SIGFPE,
+            Signal::SIGSEGV,
+            Signal::SIGSYS,
+        ];
+        if !ends.contains(&signal) && !faults.contains(&signal) && signal != Signal::SIGSTOP {
+            nix::sys::signal::kill(pid, signal).unwrap();
+        }
+    }
+    cmand.say(view(2, &[1, 2], &[3]));
+    let masks = until_written(&dir.join("masks"), "done").await;
+    let masks: Vec<&str> = masks.split_whitespace().collect();
+    assert_eq!(masks.len(), 5, "{masks:?}");
+    // The C library keeps 32 and 33 for itself; a parent of this test may have them ignored.
+    let own = 3 << 31;
+    for (name, value) in [(masks[0], masks[1]), (masks[2], masks[3])] {
+        let value = u64::from_str_radix(value, 16).unwrap();
+        assert_eq!(value & !own, 0, "{name} {value:x}");
+    }
+}

@@ -13,3 +13,4 @@ pub mod log;
 pub mod notify;
 pub mod realtime;
 pub mod server;
+pub mod signals;

@@ -13,4 +13,5 @@ mod cluster;
 mod groups;
 mod intruders;
 mod members;
+mod signals;
 mod starts;

@@ -9,6 +9,7 @@ use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering;
 
 use cluster_rt::server::ClientId;
+use cluster_rt::signals::Signals;
 use cmand_client::Event;
 use cmand_client::NodeId;
 use dlm_controld_core::FenceState;
@@ -349,7 +350,7 @@ fn start(
         let server = Server::bind(&sockets.own)?;
         let daemon =
             Daemon::with_kernel(settings(), &sockets, log, server, (kernel, events)).await?;
-        daemon.run().await
+        daemon.run(Signals::none()).await
     }
 }
 

@@ -61,7 +61,7 @@ impl Core {
         };
         let message = Message::decode(&message).map_err(|_| Drop::Malformed)?;
         if let Message::File { summary } = &message {
-            self.compare_files(from, &header, summary, fx);
+            self.compare_files(now, from, &header, summary, fx);
         }
         if self.is_rival(&header) {
             return self.handle_rival(now, &header, message, fx);

@@ -40,6 +40,10 @@ const LIMIT: usize = 64;
 /// What this node's file says is told to a node that goes by another one at most this often.
 const TELL_MS: u64 = 1000;
 
+/// A line about a node that goes by another file is logged at most this often; the status always
+/// has what it last said.
+const LOG_MS: u64 = 10_000;
+
 /// A sender as its packets name it: where from, which node, which life.
 type Sender = (SocketAddr, NodeId, Incarnation);
 
@@ -52,6 +56,28 @@ struct Foreign {
     /// The first difference between the files, once it has told its own.
     difference: Option<String>,
     told_at: Option<Instant>,
+    logged_at: Option<Instant>,
+}
+
+impl Foreign {
+    fn new(incarnation: Incarnation) -> Self {
+        Self {
+            incarnation,
+            conflict: false,
+            difference: None,
+            told_at: None,
+            logged_at: None,
+        }
+    }
+
+    /// Whether a line about it is due: what it says can change with each of its packets.
+    fn is_line_due(&mut self, now: Instant) -> bool {
+        let is_due = self.logged_at.is_none_or(|at| now.since(at) >= LOG_MS);
+        if is_due {
+            self.logged_at = Some(now);
+        }
+        is_due
+    }
 }
 
 /// All that is known of other files.
@@ -136,7 +162,9 @@ impl Core {
                     self.meet(now, sender, &beat, fx);
                 }
             }
-            Some(Ok(Message::File { summary })) => self.compare_files(from, header, &summary, fx),
+            Some(Ok(Message::File { summary })) => {
+                self.compare_files(now, from, header, &summary, fx)
+            }
             Some(Ok(_)) => {}
         }
         if self.peers.contains_key(&header.from) {
@@ -160,34 +188,35 @@ impl Core {
         if !known && strangers.foreign.len() >= LIMIT {
             return;
         }
-        let new = || Foreign {
-            incarnation,
-            conflict: false,
-            difference: None,
-            told_at: None,
-        };
-        let foreign = strangers.foreign.entry((node, address)).or_insert_with(new);
+        let place = strangers.foreign.entry((node, address));
+        let foreign = place.or_insert_with(|| Foreign::new(incarnation));
         if foreign.incarnation != incarnation {
-            *foreign = new();
+            let logged_at = foreign.logged_at;
+            *foreign = Foreign {
+                logged_at,
+                ..Foreign::new(incarnation)
+            };
         }
         let begins = conflict && !foreign.conflict && !strangers.accepted.contains(&incarnation);
         foreign.conflict = (foreign.conflict || begins) && beat.quorate;
+        let log_it = (begins || !known) && foreign.is_line_due(now);
         let tell = foreign.told_at.is_none_or(|at| now.since(at) >= TELL_MS);
         if tell {
             foreign.told_at = Some(now);
             let summary = self.config.summary();
             self.post_to(node, address, &Message::File { summary }, fx);
         }
-        if begins {
+        if log_it {
             let who = self.describe_foreign(node, address);
-            let text = format!(
-                "{who} can act for the cluster too; both stop until an operator ends one side, or \
-                 says `cman_tool config accept` on this node"
-            );
+            let text = if begins {
+                format!(
+                    "{who} can act for the cluster too; both stop until an operator ends one side, \
+                     or says `cman_tool config accept` on this node"
+                )
+            } else {
+                format!("{who}; it is not taken in")
+            };
             log(fx, Level::Warn, text);
-        } else if !known {
-            let who = self.describe_foreign(node, address);
-            log(fx, Level::Warn, format!("{who}; it is not taken in"));
         }
     }
 
@@ -199,6 +228,7 @@ impl Core {
     /// What a node that goes by another file says is in it.
     pub(super) fn compare_files(
         &mut self,
+        now: Instant,
         from: SocketAddr,
         header: &Header,
         summary: &FileSummary,
@@ -214,7 +244,11 @@ impl Core {
         {
             return;
         }
-        foreign.difference = Some(difference);
+        // The first that it says is worth a line beside the one that it was met.
+        let is_first = foreign.difference.replace(difference).is_none();
+        if !foreign.is_line_due(now) && !is_first {
+            return;
+        }
         let who = self.describe_foreign(header.from, from);
         log(fx, Level::Warn, who);
     }

@@ -249,3 +249,39 @@ fn what_strangers_send_is_opened_a_few_times_a_second_only() {
     });
     assert_ne!(sent, Err(RequestError::Ended));
 }
+
+#[test]
+fn a_node_that_says_another_thing_each_time_fills_no_log() {
+    let mut cluster = with_own_file(3, &[3]);
+    start(&mut cluster, &[1, 2, 3]);
+    cluster.run(3000);
+    let incarnation = cluster.core(3).status(cluster.now).incarnation;
+    let keys = crate::seal::Keys::new("alpha", &[7; 32]);
+    let key = keys.key(NodeId(3), incarnation);
+    let before = cluster.history.logged(1).len();
+    for number in 0..200 {
+        let summary = crate::wire::FileSummary {
+            expected_votes: number,
+            detection_ms: 1000,
+            nodes: (1..=3).map(|node| (NodeId(node), 1)).collect(),
+        };
+        let header = Header {
+            from: NodeId(3),
+            to: NodeId(1),
+            incarnation,
+            counter: 1_000_000 + u64::from(number),
+        };
+        let message = crate::wire::Message::File { summary }.encode();
+        for body in crate::wire::pieces(1_000_000 + number, &message) {
+            cluster.receive(
+                NodeId(1),
+                address(NodeId(3)),
+                keys.seal(&key, &header, &body),
+            );
+        }
+    }
+    let foreign = cluster.core(1).status(cluster.now).foreign;
+    let last = "n3 has another configuration: expected_votes is 199 in its file, 3 here";
+    assert_eq!(foreign, [last]);
+    assert!(cluster.history.logged(1).len() <= before + 2);
+}

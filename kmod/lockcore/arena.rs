@@ -236,8 +236,13 @@ impl<K: Key, T: Default> Arena<K, T> {
         }
     }
 
-    /// The first object whose number is not below `from`: a walk that survives changes.
-    pub fn next(&self, from: K) -> Option<(K, &T)> {
+    /// A walk over all objects.
+    pub fn walk(&self) -> Walk<K> {
+        Walk::default()
+    }
+
+    /// The first object whose number is not below `from`.
+    fn next(&self, from: K) -> Option<(K, &T)> {
         let (mut at, place) = split(from);
         let mut mask = u32::MAX << place;
         while let Some(chunk) = self.chunks.get(at) {
@@ -252,10 +257,34 @@ impl<K: Key, T: Default> Arena<K, T> {
         }
         None
     }
+}
 
-    /// The first object behind `last`; the first of all behind [`Key::NONE`].
-    pub fn after(&self, last: K) -> Option<(K, &T)> {
-        self.next(K::new(last.raw().wrapping_add(1)))
+/// A walk over an arena by ascending numbers. It holds no reference: what it yielded may be changed
+/// or taken out, and objects may come, before it goes on; it can be kept for later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Walk<K> {
+    /// Yielded last; at the start the number before the first.
+    last: K,
+}
+
+impl<K: Key> Default for Walk<K> {
+    fn default() -> Self {
+        Self { last: K::NONE }
+    }
+}
+
+impl<K: Key> Walk<K> {
+    /// A walk that has just yielded `last`.
+    pub fn behind(last: K) -> Self {
+        Self { last }
+    }
+
+    /// The next object.
+    pub fn next<'a, T: Default>(&mut self, arena: &'a Arena<K, T>) -> Option<(K, &'a T)> {
+        // The number of `NONE` is the largest: 0 comes behind it.
+        let found = arena.next(K::new(self.last.raw().wrapping_add(1)))?;
+        self.last = found.0;
+        Some(found)
     }
 }
 
@@ -312,10 +341,11 @@ mod tests {
             arena.take(LockIndex::new(n));
         }
         let mut seen = Vec::new();
-        let mut at = LockIndex::NONE;
-        while let Some((key, value)) = arena.after(at) {
+        let mut walk = arena.walk();
+        while let Some((key, value)) = walk.next(&arena) {
             seen.push(*value);
-            at = key;
+            arena.take(key);
+            add(&mut arena, 1000);
         }
         assert_eq!(seen, (0..200).step_by(3).collect::<Vec<u64>>());
     }

@@ -58,9 +58,18 @@ impl<K: Key> List<K> {
         self.head
     }
 
-    /// The object behind `at`, or none.
-    pub fn next<T: Linked<K>>(arena: &Arena<K, T>, at: K) -> K {
-        arena.get(at).links().next
+    /// A walk from the first object to the last.
+    pub fn walk(&self) -> Walk<K> {
+        Walk { next: self.head }
+    }
+
+    /// The objects from the first to the last.
+    pub fn iter<'a, T: Linked<K>>(
+        &self,
+        arena: &'a Arena<K, T>,
+    ) -> impl Iterator<Item = (K, &'a T)> {
+        let mut walk = self.walk();
+        core::iter::from_fn(move || walk.next(arena))
     }
 
     /// Puts an object at the end.
@@ -104,6 +113,26 @@ impl<K: Key> List<K> {
         } else {
             arena.get_mut(next).links_mut().prev = prev;
         }
+    }
+}
+
+/// A walk over a list. It holds no reference: what it yielded last may be changed, taken out or put
+/// elsewhere before it goes on; its neighbour behind may not be taken out.
+#[derive(Clone, Copy, Debug)]
+pub struct Walk<K> {
+    next: K,
+}
+
+impl<K: Key> Walk<K> {
+    /// The next object.
+    pub fn next<'a, T: Linked<K>>(&mut self, arena: &'a Arena<K, T>) -> Option<(K, &'a T)> {
+        if self.next.is_none() {
+            return None;
+        }
+        let key = self.next;
+        let object = arena.get(key);
+        self.next = object.links().next;
+        Some((key, object))
     }
 }
 
@@ -153,14 +182,34 @@ mod tests {
                     list.push_front(&mut arena, key);
                 }
             }
-            let mut seen = Vec::new();
-            let mut at = list.first();
-            while !at.is_none() {
-                seen.push(at);
-                at = List::next(&arena, at);
-            }
-            assert!(seen.iter().eq(model.iter()));
+            let seen = list.iter(&arena).map(|(key, _)| key);
+            assert!(seen.eq(model.iter().copied()));
             assert_eq!(list.is_empty(), model.is_empty());
         }
+    }
+
+    #[test]
+    fn a_walk_goes_on_where_what_it_yielded_is_moved() {
+        let mut arena = Arena::new(u32::MAX);
+        let (mut list, mut other) = (List::default(), List::default());
+        let keys = [0; 5].map(|_| {
+            let key = arena.reserve().unwrap();
+            arena.put(key, Node::default());
+            list.push_back(&mut arena, key);
+            key
+        });
+        let mut seen = Vec::new();
+        let mut walk = list.walk();
+        while let Some((key, _)) = walk.next(&arena) {
+            seen.push(key);
+            list.remove(&mut arena, key);
+            other.push_front(&mut arena, key);
+        }
+        assert_eq!(seen, keys);
+        assert!(list.is_empty());
+        assert!(other
+            .iter(&arena)
+            .map(|(key, _)| key)
+            .eq(keys.into_iter().rev()));
     }
 }

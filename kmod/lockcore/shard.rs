@@ -45,10 +45,10 @@ mod send;
 mod unlock;
 
 pub use effects::{Completion, Conversion, Effects, Received, Refused, Request, Status};
-pub use recover::{Cursor, Image};
+pub use recover::Image;
 pub use saved::Drained;
 
-use crate::lockcore::arena::{Arena, Key, LockIndex, ResourceIndex};
+use crate::lockcore::arena::{Arena, LockIndex, ResourceIndex};
 use crate::lockcore::flags::{HEADQUE, NOORDER};
 use crate::lockcore::lkb::state::LOOKUP_QUEUED;
 use crate::lockcore::lkb::{Lkb, LockId, Queue};
@@ -202,13 +202,12 @@ impl<O> Shard<O> {
 
     /// Whether a lock of this node is granted on a resource that is mastered here.
     pub fn has_own_granted_here(&self) -> bool {
-        let mut at = LockIndex::NONE;
-        while let Some((i, lock)) = self.locks.after(at) {
+        let mut walk = self.locks.walk();
+        while let Some((_, lock)) = walk.next(&self.locks) {
             let here = self.is_master(lock.resource);
             if here && !lock.is_master_copy() && lock.queue == Queue::Grant {
                 return true;
             }
-            at = i;
         }
         false
     }
@@ -227,7 +226,8 @@ impl<O> Shard<O> {
 
     /// Frees everything; nobody is told of anything but that their lock is gone.
     pub fn clear<F: Effects<Owner = O>>(&mut self, fx: &mut F) {
-        while let Some((i, _)) = self.locks.after(LockIndex::NONE) {
+        let mut walk = self.locks.walk();
+        while let Some((i, _)) = walk.next(&self.locks) {
             self.destroy(i, fx);
         }
         self.drop_idle();

@@ -4,6 +4,7 @@
 
 mod support;
 
+use dlm_core::lockcore::arena::Walk;
 use dlm_core::lockcore::errno::{EBADR, EINPROGRESS, ENOMEM};
 use dlm_core::lockcore::flags::*;
 use dlm_core::lockcore::hash::name_hash;
@@ -13,7 +14,7 @@ use dlm_core::lockcore::mode::Mode;
 use dlm_core::lockcore::name::ResourceName;
 use dlm_core::lockcore::shard::dump::{header, Format};
 use dlm_core::lockcore::shard::{
-    Completion, Config, Conversion, Cursor, Drained, Effects, Received, Refused, Request, Shard,
+    Completion, Config, Conversion, Drained, Effects, Received, Refused, Request, Shard,
 };
 use dlm_core::lockcore::wire::message::{Message, MessageKind};
 use dlm_core::lockcore::wire::rcom::RcomLock;
@@ -647,10 +648,10 @@ fn an_image_that_makes_no_sense_is_refused() {
     };
     assert_eq!(rebuild(&unknown), EBADR);
     assert_eq!(rebuild(&image), 0);
-    let mut cursor = Cursor::default();
-    assert_eq!(shard.next_mastered(&mut cursor), Some((name, NodeId(1))));
-    assert_eq!(shard.next_mastered(&mut cursor), None);
-    assert!(shard.cursor_at(&name).is_some());
+    let mut walk = Walk::default();
+    assert_eq!(shard.next_mastered(&mut walk), Some((name, NodeId(1))));
+    assert_eq!(shard.next_mastered(&mut walk), None);
+    assert!(shard.walk_behind(&name).is_some());
 }
 
 #[test]

@@ -2,11 +2,11 @@
 //! Rebuilding the directory: every member asks every other one for the names it masters whose
 //! directory node the asker is. One question at a time to each member, to all of them at once.
 
+use super::super::arena::Walk;
 use super::super::fault::{fault, Fault};
 use super::super::hash::name_hash;
 use super::super::members::NodeId;
 use super::super::name::ResourceName;
-use super::super::shard::Cursor;
 use super::super::wire::names::{End, Reader, Writer};
 use super::super::wire::rcom::{Rcom, RcomKind};
 use super::effects::{RecoveryEffects, Shards};
@@ -102,20 +102,20 @@ impl Recovery {
         shards: &S,
         fx: &mut R,
     ) -> Result {
-        let (mut index, mut cursor) = (0, Cursor::default());
+        let (mut index, mut walk) = (0, Walk::default());
         if !rcom.payload.is_empty() {
             let last = ResourceName::new(rcom.payload).ok_or(EINVAL)?;
             let at = self.shard_of_name(&last, shards);
             // A name that is not here any more: from the start, names told twice do no harm.
-            if let Some(found) = shards.with(at, |shard, _| shard.cursor_at(&last)) {
-                (index, cursor) = (at, found);
+            if let Some(found) = shards.with(at, |shard, _| shard.walk_behind(&last)) {
+                (index, walk) = (at, found);
             }
         }
         let mut block = Writer::new()?;
         let mut end = End::All;
         while index < shards.count() && end == End::All {
             end = shards.with(index, |shard, _| {
-                while let Some((name, directory)) = shard.next_mastered(&mut cursor) {
+                while let Some((name, directory)) = shard.next_mastered(&mut walk) {
                     // The block has no way to say an empty name.
                     let tells = directory == from && !name.as_bytes().is_empty();
                     if tells && !block.push(&name) {
@@ -125,7 +125,7 @@ impl Recovery {
                 End::All
             });
             index = index.wrapping_add(1);
-            cursor = Cursor::default();
+            walk = Walk::default();
         }
         let payload = block.finish(end);
         self.reply(from, rcom, RcomKind::NamesReply, 0, &payload, fx)

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! How far the locks of phase `Images` have been told to their new masters.
 
+use super::super::arena::{LockIndex, Walk};
 use super::super::lkb::LockId;
-use super::super::shard::Cursor;
 use crate::platform::KVec;
 
 /// The locks of phase `Images`.
 #[derive(Debug, Default)]
 pub(super) struct Images {
     pub(super) shard: usize,
-    pub(super) cursor: Cursor,
+    pub(super) walk: Walk<LockIndex>,
     /// Sent and not answered.
     pub(super) under_way: usize,
     /// To be sent again, and when.

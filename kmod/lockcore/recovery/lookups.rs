@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The questions of phase `Lookups`: who is the new master?
 
+use super::super::arena::{ResourceIndex, Walk};
 use super::super::members::NodeId;
 use super::super::name::ResourceName;
-use super::super::shard::Cursor;
 use super::effects::Shards;
 use crate::platform::{KVec, Result, GFP};
 
@@ -25,7 +25,7 @@ pub(super) struct Question {
 #[derive(Debug, Default)]
 pub(super) struct Lookups {
     pub(super) shard: usize,
-    pub(super) cursor: Cursor,
+    pub(super) walk: Walk<ResourceIndex>,
     pub(super) open: KVec<Question>,
 }
 
@@ -43,8 +43,8 @@ impl Lookups {
     pub(super) fn fill<S: Shards>(&mut self, shards: &S) -> Result {
         while self.shard < shards.count() && self.open.len() < WINDOW {
             self.open.reserve(1, GFP)?;
-            let cursor = &mut self.cursor;
-            match shards.with(self.shard, |shard, _| shard.next_orphaned(cursor)) {
+            let walk = &mut self.walk;
+            match shards.with(self.shard, |shard, _| shard.next_orphaned(walk)) {
                 Some((name, to)) => {
                     self.open.push(
                         Question {
@@ -58,7 +58,7 @@ impl Lookups {
                 }
                 None => {
                     self.shard = self.shard.wrapping_add(1);
-                    self.cursor = Cursor::default();
+                    self.walk = Walk::default();
                 }
             }
         }

@@ -2,11 +2,12 @@
 //! New masters for resources that lost theirs: their directory nodes are asked who it is, then the
 //! locks of this node are made known there. Both with many questions under way at once.
 
+use super::super::arena::Walk;
 use super::super::errno::EBADR;
 use super::super::fault::{fault, Fault};
 use super::super::lkb::LockId;
 use super::super::members::NodeId;
-use super::super::shard::{Cursor, Image};
+use super::super::shard::Image;
 use super::super::wire::rcom::{Rcom, RcomKind, RcomLock};
 use super::effects::{RecoveryEffects, Shards};
 use super::images::Images;
@@ -105,10 +106,10 @@ impl Recovery {
             if images.again.reserve(1, GFP).is_err() {
                 return self.pause(now_ms, Phase::Images(images));
             }
-            let cursor = &mut images.cursor;
+            let walk = &mut images.walk;
             let sent = shards.with(images.shard, |shard, _| {
                 shard
-                    .next_image(cursor)
+                    .next_image(walk)
                     .map(|image| (image.id, self.send_image(&image, fx)))
             });
             match sent {
@@ -120,7 +121,7 @@ impl Recovery {
                 }
                 None => {
                     images.shard = images.shard.wrapping_add(1);
-                    images.cursor = Cursor::default();
+                    images.walk = Walk::default();
                 }
             }
         }

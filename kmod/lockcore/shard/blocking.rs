@@ -6,11 +6,10 @@
 //! `last_blocking`). Completions are never dropped.
 
 use super::{Completion, Effects, Shard, Status};
-use crate::lockcore::arena::{Key, LockIndex, ResourceIndex};
+use crate::lockcore::arena::{LockIndex, ResourceIndex};
 use crate::lockcore::lkb::state::{RETURNS_LVB, WANTS_BLOCKING};
 use crate::lockcore::lkb::Queue;
 use crate::lockcore::mode::Mode;
-use crate::lockcore::queue::List;
 
 impl<O> Shard<O> {
     /// Tells the owner of a lock of this node that its operation is over.
@@ -89,14 +88,12 @@ impl<O> Shard<O> {
         mode: Mode,
         fx: &mut F,
     ) {
-        let mut at = self.resource(r).queue(queue).first();
-        while !at.is_none() {
-            let next = List::next(&self.locks, at);
+        let mut walk = self.resource(r).queue(queue).walk();
+        while let Some((at, _)) = walk.next(&self.locks) {
             if at != asker && self.is_in_the_way(at, mode) {
                 self.lock_mut(at).told_blocking = mode;
                 self.tell(at, mode, fx);
             }
-            at = next;
         }
     }
 
@@ -121,9 +118,8 @@ impl<O> Shard<O> {
         cw: bool,
         fx: &mut F,
     ) {
-        let mut at = self.resource(r).queue(Queue::Grant).first();
-        while !at.is_none() {
-            let next = List::next(&self.locks, at);
+        let mut walk = self.resource(r).queue(Queue::Grant).walk();
+        while let Some((at, _)) = walk.next(&self.locks) {
             let lock = self.lock_mut(at);
             let granted = lock.granted.unwrap_or(Mode::Nl);
             let reader = granted == Mode::Pr && cw;
@@ -139,7 +135,6 @@ impl<O> Shard<O> {
                 };
                 self.tell(at, mode, fx);
             }
-            at = next;
         }
     }
 }

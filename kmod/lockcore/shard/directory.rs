@@ -105,15 +105,19 @@ impl Directory {
 
     /// Forgets everything.
     pub(super) fn clear(&mut self) {
-        while let Some((at, _)) = self.records.after(RecordIndex::NONE) {
+        let mut walk = self.records.walk();
+        while let Some((at, _)) = walk.next(&self.records) {
             self.names.remove(&mut self.records, at);
             self.records.take(at);
         }
     }
 
-    /// The next record behind `last`.
-    pub(super) fn after(&self, last: RecordIndex) -> Option<(RecordIndex, &[u8], NodeId)> {
-        let (at, record) = self.records.after(last)?;
-        Some((at, record.name.as_bytes(), record.master))
+    /// All records.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (RecordIndex, &[u8], NodeId)> {
+        let mut walk = self.records.walk();
+        core::iter::from_fn(move || {
+            let (at, record) = walk.next(&self.records)?;
+            Some((at, record.name.as_bytes(), record.master))
+        })
     }
 }

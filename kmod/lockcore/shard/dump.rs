@@ -15,7 +15,7 @@
 use core::fmt;
 
 use super::Shard;
-use crate::lockcore::arena::{Key, LockIndex, RecordIndex, ResourceIndex};
+use crate::lockcore::arena::{Key, LockIndex, ResourceIndex};
 use crate::lockcore::lkb::state::{MASTER_COPY, OVERLAP_CANCEL, OVERLAP_UNLOCK, RESEND};
 use crate::lockcore::lkb::{Lkb, Queue, Waiting};
 use crate::lockcore::mode::Mode;
@@ -137,9 +137,8 @@ impl<O> Shard<O> {
             Format::Idle => self.dump_records(out)?,
             Format::Resources | Format::Locks | Format::All => {}
         }
-        let mut at = ResourceIndex::NONE;
-        while let Some((r, rsb)) = self.resources.after(at) {
-            at = r;
+        let mut walk = self.resources.walk();
+        while let Some((r, rsb)) = walk.next(&self.resources) {
             match format {
                 Format::Resources if !rsb.is(state::IDLE) => self.dump_resource(r, rsb, out)?,
                 Format::Locks => self.dump_locks(now_ms, rsb, xid, out)?,
@@ -179,12 +178,7 @@ impl<O> Shard<O> {
         list: &List<LockIndex>,
         mut f: impl FnMut(LockIndex, &Lkb<O>) -> fmt::Result,
     ) -> fmt::Result {
-        let mut at = list.first();
-        while !at.is_none() {
-            f(at, self.lock(at))?;
-            at = List::next(&self.locks, at);
-        }
-        Ok(())
+        list.iter(&self.locks).try_for_each(|(i, lock)| f(i, lock))
     }
 
     fn dump_locks<W: fmt::Write>(
@@ -312,9 +306,7 @@ impl<O> Shard<O> {
     }
 
     fn dump_records<W: fmt::Write>(&self, out: &mut W) -> fmt::Result {
-        let mut at = RecordIndex::NONE;
-        while let Some((record, name, master)) = self.directory.after(at) {
-            at = record;
+        for (record, name, master) in self.directory.iter() {
             writeln!(
                 out,
                 "rsb {:016x} {} {} {} {} 0 300 {} {}",
@@ -331,9 +323,8 @@ impl<O> Shard<O> {
     }
 
     fn dump_waiters<W: fmt::Write>(&self, out: &mut W) -> fmt::Result {
-        let mut at = LockIndex::NONE;
-        while let Some((i, lock)) = self.locks.after(at) {
-            at = i;
+        let mut walk = self.locks.walk();
+        while let Some((i, lock)) = walk.next(&self.locks) {
             if lock.waiting != Waiting::None {
                 writeln!(
                     out,

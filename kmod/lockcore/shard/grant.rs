@@ -7,7 +7,7 @@
 //! looking at those it waits with.
 
 use super::{Effects, Shard, Status};
-use crate::lockcore::arena::{Key, LockIndex, ResourceIndex};
+use crate::lockcore::arena::{LockIndex, ResourceIndex};
 use crate::lockcore::fault::{fault, Fault};
 use crate::lockcore::flags::{
     ALTCW, ALTPR, CONVDEADLK, EXPEDITE, HEADQUE, NODLCKWT, NOORDER, NOQUEUE, NOQUEUEBAST, QUECVT,
@@ -16,7 +16,6 @@ use crate::lockcore::flags::{
 use crate::lockcore::lkb::state::GAVE_UP_MODE;
 use crate::lockcore::lkb::Queue;
 use crate::lockcore::mode::Mode;
-use crate::lockcore::queue::List;
 use crate::lockcore::rsb::state::{NO_ORDER, UNORDERED};
 
 /// When a lock is looked at.
@@ -168,16 +167,13 @@ impl<O> Shard<O> {
             (_, _) => false,
         };
         let mut ahead = true;
-        let mut at = queue.first();
-        while !at.is_none() {
-            let other = self.lock(at);
+        for (at, other) in queue.iter(&self.locks) {
             let it_waits_for_us = blocks(lock.granted, other.requested);
             if at == i {
                 ahead = false;
             } else if it_waits_for_us && (ahead || blocks(other.granted, lock.requested)) {
                 return true;
             }
-            at = List::next(&self.locks, at);
         }
         false
     }
@@ -343,9 +339,8 @@ impl<O> Shard<O> {
         while again {
             again = false;
             let mut pass = StillWaiting::default();
-            let mut at = self.resource(r).queue(Queue::Convert).first();
-            while !at.is_none() {
-                let next = List::next(&self.locks, at);
+            let mut walk = self.resource(r).queue(Queue::Convert).walk();
+            while let Some((at, _)) = walk.next(&self.locks) {
                 match self.judge(at, stage) {
                     Verdict::Yes => {
                         self.grant_and_tell(at, fx);
@@ -363,7 +358,6 @@ impl<O> Shard<O> {
                     }
                     Verdict::No => pass.note(self.lock(at).requested),
                 }
-                at = next;
             }
             if !again {
                 still.high = still.high.max(pass.high);
@@ -380,9 +374,8 @@ impl<O> Shard<O> {
         still: &mut StillWaiting,
         fx: &mut F,
     ) {
-        let mut at = self.resource(r).queue(Queue::Wait).first();
-        while !at.is_none() {
-            let next = List::next(&self.locks, at);
+        let mut walk = self.resource(r).queue(Queue::Wait).walk();
+        while let Some((at, _)) = walk.next(&self.locks) {
             if self.judge(at, stage) == Verdict::Yes {
                 self.grant_and_tell(at, fx);
             } else {
@@ -392,7 +385,6 @@ impl<O> Shard<O> {
                     return;
                 }
             }
-            at = next;
         }
     }
 

@@ -7,7 +7,6 @@ use crate::lockcore::arena::{Key, LockIndex, ResourceIndex};
 use crate::lockcore::lkb::state::{LOOKUP_QUEUED, RESEND, RETRY};
 use crate::lockcore::lkb::{Queue, Waiting};
 use crate::lockcore::mode::Mode;
-use crate::lockcore::queue::List;
 use crate::lockcore::rsb::state;
 
 impl<O> Shard<O> {
@@ -16,19 +15,17 @@ impl<O> Shard<O> {
         if self.is_broken() {
             return Err("a number that names nothing was used");
         }
-        let mut at = ResourceIndex::NONE;
+        let mut walk = self.resources.walk();
         let mut locks = 0;
-        while let Some((r, rsb)) = self.resources.after(at) {
-            at = r;
+        while let Some((r, rsb)) = walk.next(&self.resources) {
             locks += rsb.locks;
             self.check_resource(r)?;
         }
         if locks != self.locks.len() {
             return Err("resources count more or fewer locks than there are");
         }
-        let mut at = LockIndex::NONE;
-        while let Some((i, _)) = self.locks.after(at) {
-            at = i;
+        let mut walk = self.locks.walk();
+        while let Some((i, _)) = walk.next(&self.locks) {
             self.check_lock(i)?;
         }
         Ok(())
@@ -77,9 +74,7 @@ impl<O> Shard<O> {
         let mut held = [0u32; 5];
         let mut queued = 0;
         for queue in [Queue::Grant, Queue::Convert, Queue::Wait] {
-            let mut at = rsb.queue(queue).first();
-            while !at.is_none() {
-                let lock = self.lock(at);
+            for (at, lock) in rsb.queue(queue).iter(&self.locks) {
                 if lock.queue != queue || lock.resource != r {
                     return Err("a lock is in another queue than it says");
                 }
@@ -91,7 +86,6 @@ impl<O> Shard<O> {
                 if self.is_master(r) {
                     self.check_queued(r, at, queue)?;
                 }
-                at = List::next(&self.locks, at);
             }
         }
         if held != rsb.held() {

@@ -6,13 +6,13 @@
 
 use super::effects::check_request;
 use super::{Effects, Refused, Request, Shard};
-use crate::lockcore::arena::{Key, LockIndex};
+use crate::lockcore::arena::{Key, LockIndex, ResourceIndex};
 use crate::lockcore::flags::{CANCEL, FORCEUNLOCK, IVVALBLK, ORPHAN, SHARED_ORPHAN, SHARED_USER};
 use crate::lockcore::hash::name_hash;
 use crate::lockcore::lkb::state::WANTS_BLOCKING;
 use crate::lockcore::lkb::{LockId, Queue};
+use crate::lockcore::mode::Mode;
 use crate::lockcore::name::ResourceName;
-use crate::lockcore::queue::List;
 
 impl<O> Shard<O> {
     /// The program of a lock is gone and the lock stays: what is under way is cancelled, what is
@@ -49,21 +49,7 @@ impl<O> Shard<O> {
         if r.is_none() {
             return Err(Refused::NotFound);
         }
-        let mut refused = Refused::NotFound;
-        let mut at = self.resource(r).queue(Queue::Grant).first();
-        while !at.is_none() {
-            let lock = self.lock(at);
-            if lock.is_orphan() && !lock.is_master_copy() && lock.owner.is_none() {
-                if lock.granted == Some(mode) && !lock.is_busy() {
-                    break;
-                }
-                refused = Refused::Again;
-            }
-            at = List::next(&self.locks, at);
-        }
-        if at.is_none() {
-            return Err(refused);
-        }
+        let at = self.find_orphan(r, mode)?;
         let lock = self.lock_mut(at);
         lock.owner = Some(args.owner);
         lock.flags = bits;
@@ -79,6 +65,20 @@ impl<O> Shard<O> {
         Ok(self.id_of(at))
     }
 
+    /// The orphan on a resource that holds `mode` and is not being changed.
+    fn find_orphan(&self, r: ResourceIndex, mode: Mode) -> Result<LockIndex, Refused> {
+        let mut refused = Refused::NotFound;
+        for (i, lock) in self.resource(r).queue(Queue::Grant).iter(&self.locks) {
+            if lock.is_orphan() && !lock.is_master_copy() && lock.owner.is_none() {
+                if lock.granted == Some(mode) && !lock.is_busy() {
+                    return Ok(i);
+                }
+                refused = Refused::Again;
+            }
+        }
+        Err(refused)
+    }
+
     /// Ends the orphans of a process; 0: all of them. Not while the shard is blocked.
     pub fn purge<F: Effects<Owner = O>>(&mut self, now_ms: u64, pid: u32, fx: &mut F) {
         if self.check_open(now_ms).is_ok() {
@@ -87,9 +87,8 @@ impl<O> Shard<O> {
     }
 
     pub(super) fn end_orphans<F: Effects<Owner = O>>(&mut self, pid: u32, fx: &mut F) {
-        let mut at = LockIndex::NONE;
-        while let Some((i, lock)) = self.locks.after(at) {
-            at = i;
+        let mut walk = self.locks.walk();
+        while let Some((i, lock)) = walk.next(&self.locks) {
             let meant = pid == 0 || lock.pid == pid;
             if lock.is_orphan() && !lock.is_master_copy() && meant {
                 // It was checked for all that can refuse it.

@@ -8,7 +8,7 @@
 //! is through.
 
 use super::{Effects, Gate, Shard};
-use crate::lockcore::arena::{Key, LockIndex, ResourceIndex};
+use crate::lockcore::arena::{Key, LockIndex, ResourceIndex, Walk};
 use crate::lockcore::fault::{fault, Fault};
 use crate::lockcore::flags::VALBLK;
 use crate::lockcore::hash::name_hash;
@@ -25,16 +25,6 @@ mod repair;
 
 pub use rebuild::Image;
 
-/// How far a walk has come; a new one starts at the beginning.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cursor(u32);
-
-impl Default for Cursor {
-    fn default() -> Self {
-        Self(u32::MAX)
-    }
-}
-
 impl<O> Shard<O> {
     /// From now on local operations wait and messages are saved.
     pub fn stop(&mut self) {
@@ -48,9 +38,8 @@ impl<O> Shard<O> {
         self.members = members;
         self.drop_idle();
         self.directory.clear();
-        let mut at = ResourceIndex::NONE;
-        while let Some((r, _)) = self.resources.after(at) {
-            at = r;
+        let mut walk = self.resources.walk();
+        while let Some((r, _)) = walk.next(&self.resources) {
             let rsb = self.resources.get_mut(r);
             rsb.directory = self.members.directory_node(rsb.hash);
             rsb.set(state::MASTER_UNCERTAIN, false);
@@ -68,9 +57,8 @@ impl<O> Shard<O> {
     }
 
     fn for_each_own(&mut self, mut f: impl FnMut(&mut crate::lockcore::lkb::Lkb<O>)) {
-        let mut at = LockIndex::NONE;
-        while let Some((i, lock)) = self.locks.after(at) {
-            at = i;
+        let mut walk = self.locks.walk();
+        while let Some((i, lock)) = walk.next(&self.locks) {
             if !lock.is_master_copy() {
                 f(self.locks.get_mut(i));
             }
@@ -78,9 +66,8 @@ impl<O> Shard<O> {
     }
 
     /// The next resource that is mastered here, and its directory node.
-    pub fn next_mastered(&self, cursor: &mut Cursor) -> Option<(ResourceName, NodeId)> {
-        while let Some((r, rsb)) = self.resources.after(ResourceIndex::new(cursor.0)) {
-            *cursor = Cursor(r.raw());
+    pub fn next_mastered(&self, walk: &mut Walk<ResourceIndex>) -> Option<(ResourceName, NodeId)> {
+        while let Some((_, rsb)) = walk.next(&self.resources) {
             if rsb.master() == Some(self.own()) {
                 return Some((rsb.name.get(), rsb.directory));
             }
@@ -88,10 +75,10 @@ impl<O> Shard<O> {
         None
     }
 
-    /// The cursor of a walk over resources that has just yielded this one.
-    pub fn cursor_at(&self, name: &ResourceName) -> Option<Cursor> {
+    /// A walk over resources that has just yielded this one.
+    pub fn walk_behind(&self, name: &ResourceName) -> Option<Walk<ResourceIndex>> {
         let r = self.find(name_hash(name.as_bytes()), name.as_bytes());
-        (!r.is_none()).then(|| Cursor(r.raw()))
+        (!r.is_none()).then(|| Walk::behind(r))
     }
 
     /// `master` says that it masters a name whose directory node this is.
@@ -134,9 +121,8 @@ impl<O> Shard<O> {
         fx: &mut F,
     ) {
         self.advance(now_ms);
-        let mut at = LockIndex::NONE;
-        while let Some((i, lock)) = self.locks.after(at) {
-            at = i;
+        let mut walk = self.locks.walk();
+        while let Some((i, lock)) = walk.next(&self.locks) {
             let lost = gone.contains(&lock.peer) || !self.members.contains(lock.peer);
             if lock.is_master_copy() {
                 continue;
@@ -158,9 +144,8 @@ impl<O> Shard<O> {
     /// Ends the locks of nodes that are gone.
     pub fn purge_gone<F: Effects<Owner = O>>(&mut self, now_ms: u64, gone: &[NodeId], fx: &mut F) {
         self.advance(now_ms);
-        let mut at = LockIndex::NONE;
-        while let Some((i, lock)) = self.locks.after(at) {
-            at = i;
+        let mut walk = self.locks.walk();
+        while let Some((i, lock)) = walk.next(&self.locks) {
             let lost = gone.contains(&lock.peer) || !self.members.contains(lock.peer);
             if !lock.is_master_copy() || !lost {
                 continue;
@@ -178,9 +163,8 @@ impl<O> Shard<O> {
     /// Finds a new master for those resources that lost theirs and whose directory node this is.
     pub fn settle_orphaned(&mut self) {
         let own = self.own();
-        let mut at = ResourceIndex::NONE;
-        while let Some((r, rsb)) = self.resources.after(at) {
-            at = r;
+        let mut walk = self.resources.walk();
+        while let Some((r, rsb)) = walk.next(&self.resources) {
             if !rsb.is(state::MASTER_GONE) || rsb.directory != own {
                 continue;
             }
@@ -190,9 +174,8 @@ impl<O> Shard<O> {
     }
 
     /// The next resource whose new master another node must be asked for, and which node.
-    pub fn next_orphaned(&self, cursor: &mut Cursor) -> Option<(ResourceName, NodeId)> {
-        while let Some((r, rsb)) = self.resources.after(ResourceIndex::new(cursor.0)) {
-            *cursor = Cursor(r.raw());
+    pub fn next_orphaned(&self, walk: &mut Walk<ResourceIndex>) -> Option<(ResourceName, NodeId)> {
+        while let Some((_, rsb)) = walk.next(&self.resources) {
             let elsewhere = rsb.master() != Some(self.own()) && rsb.is(state::NEW_MASTER);
             let open = rsb.is(state::MASTER_GONE) || elsewhere;
             if open && rsb.directory != self.own() {
@@ -269,11 +252,9 @@ impl<O> Shard<O> {
         queue: Queue,
         mut f: impl FnMut(&mut Self, LockIndex),
     ) {
-        let mut at = self.resource(r).queue(queue).first();
-        while !at.is_none() {
-            let next = crate::lockcore::queue::List::next(&self.locks, at);
-            f(self, at);
-            at = next;
+        let mut walk = self.resource(r).queue(queue).walk();
+        while let Some((i, _)) = walk.next(&self.locks) {
+            f(self, i);
         }
     }
 
@@ -285,9 +266,8 @@ impl<O> Shard<O> {
     /// Sends again what was marked, unless a saved reply has answered it.
     pub fn resend_waiters<F: Effects<Owner = O>>(&mut self, now_ms: u64, fx: &mut F) {
         self.advance(now_ms);
-        let mut at = LockIndex::NONE;
-        while let Some((i, lock)) = self.locks.after(at) {
-            at = i;
+        let mut walk = self.locks.walk();
+        while let Some((i, lock)) = walk.next(&self.locks) {
             if lock.is(RESEND) {
                 self.resubmit(i, fx);
             }
@@ -297,9 +277,8 @@ impl<O> Shard<O> {
     /// Goes through the queues of all resources that were marked for it.
     pub fn grant_marked<F: Effects<Owner = O>>(&mut self, now_ms: u64, fx: &mut F) {
         self.advance(now_ms);
-        let mut at = ResourceIndex::NONE;
-        while let Some((r, rsb)) = self.resources.after(at) {
-            at = r;
+        let mut walk = self.resources.walk();
+        while let Some((r, rsb)) = walk.next(&self.resources) {
             if rsb.is(state::GRANT) {
                 self.resource_mut(r).set(state::GRANT, false);
                 self.grant_recovered(r, fx);

@@ -9,7 +9,6 @@
 use super::{Effects, Shard};
 use crate::lockcore::arena::{Key, LockIndex, ResourceIndex};
 use crate::lockcore::name::{ResourceName, StoredName};
-use crate::lockcore::queue::List;
 use crate::lockcore::rsb::{state, Rsb};
 use crate::platform::{KVec, Result, GFP};
 
@@ -175,12 +174,6 @@ impl<O> Shard<O> {
 
     /// How many resources are idle.
     pub fn idle_count(&self) -> usize {
-        let mut count = 0;
-        let mut at = self.idle.first();
-        while !at.is_none() {
-            count += 1;
-            at = List::next(&self.resources, at);
-        }
-        count
+        self.idle.iter(&self.resources).count()
     }
 }

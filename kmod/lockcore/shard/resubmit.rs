@@ -26,9 +26,8 @@ impl<O> Shard<O> {
     }
 
     pub(super) fn retry_odd_replies<F: Effects<Owner = O>>(&mut self, fx: &mut F) {
-        let mut at = LockIndex::NONE;
-        while let Some((i, lock)) = self.locks.after(at) {
-            at = i;
+        let mut walk = self.locks.walk();
+        while let Some((i, lock)) = walk.next(&self.locks) {
             if lock.is(RETRY) && !lock.is(RESEND) {
                 self.resubmit(i, fx);
             }

@@ -9,14 +9,14 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use dlm_core::lockcore::arena::Walk;
 use dlm_core::lockcore::flags::*;
 use dlm_core::lockcore::hash::name_hash;
 use dlm_core::lockcore::lkb::LockId;
 use dlm_core::lockcore::members::NodeId;
 use dlm_core::lockcore::mode::{Change, Mode};
 use dlm_core::lockcore::shard::{
-    Completion, Config, Conversion, Cursor, Drained, Effects, Received, Refused, Request, Shard,
-    Status,
+    Completion, Config, Conversion, Drained, Effects, Received, Refused, Request, Shard, Status,
 };
 use dlm_core::lockcore::wire::message::{Message, Route};
 use dlm_core::lockcore::wire::rcom::RcomLock;
@@ -635,9 +635,9 @@ impl Cluster {
 
     fn names(&mut self) {
         for (node, shard) in self.shuffled() {
-            let mut cursor = Cursor::default();
+            let mut walk = Walk::default();
             while let Some((name, directory)) =
-                self.call(node, shard, |shard, _| shard.next_mastered(&mut cursor))
+                self.call(node, shard, |shard, _| shard.next_mastered(&mut walk))
             {
                 if directory.0 != node {
                     self.call(directory.0, shard, |shard, _| {
@@ -654,10 +654,10 @@ impl Cluster {
         let mut answers = BTreeMap::new();
         for (node, shard) in self.shuffled() {
             self.call(node, shard, |shard, _| shard.settle_orphaned());
-            let mut cursor = Cursor::default();
+            let mut walk = Walk::default();
             let mut mine = Vec::new();
             while let Some((name, directory)) =
-                self.call(node, shard, |shard, _| shard.next_orphaned(&mut cursor))
+                self.call(node, shard, |shard, _| shard.next_orphaned(&mut walk))
             {
                 assert_ne!(directory.0, node);
                 let master = self.call(directory.0, shard, |shard, _| {
@@ -674,9 +674,9 @@ impl Cluster {
             for (name, master) in &answers[&(node, shard)] {
                 self.call(node, shard, |shard, _| shard.set_master(name, *master));
             }
-            let mut cursor = Cursor::default();
+            let mut walk = Walk::default();
             while let Some((to, id, bytes, lvb)) = self.call(node, shard, |shard, _| {
-                let image = shard.next_image(&mut cursor)?;
+                let image = shard.next_image(&mut walk)?;
                 let (to, id) = (image.to.0, image.id);
                 Some((to, id, image.lock.encode(), image.lock.lvb.to_vec()))
             }) {

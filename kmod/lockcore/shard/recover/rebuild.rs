@@ -6,8 +6,8 @@
 //! The best of the value blocks that come with images is kept on the resource at once, so nothing
 //! has to be kept with the locks.
 
-use super::{Cursor, Shard};
-use crate::lockcore::arena::{Key, LockIndex, ResourceIndex};
+use super::Shard;
+use crate::lockcore::arena::{Key, LockIndex, ResourceIndex, Walk};
 use crate::lockcore::errno::{EBADR, EEXIST, EINVAL};
 use crate::lockcore::flags::{AST_BLOCKING, AST_COMPLETION, CONVDEADLK, SHARED, VALBLK};
 use crate::lockcore::hash::name_hash;
@@ -15,7 +15,6 @@ use crate::lockcore::lkb::state::{MASTER_COPY, REBUILT, SENT, UNCERTAIN, WANTS_B
 use crate::lockcore::lkb::{Lkb, LockId, Queue, Waiting};
 use crate::lockcore::members::NodeId;
 use crate::lockcore::mode::{Change, Mode};
-use crate::lockcore::queue::List;
 use crate::lockcore::rsb::state;
 use crate::lockcore::shard::lvb::fill;
 use crate::lockcore::wire::rcom::RcomLock;
@@ -34,11 +33,10 @@ pub struct Image<'a> {
 
 impl<O> Shard<O> {
     /// The next lock whose new master has not been sent its image.
-    pub fn next_image(&mut self, cursor: &mut Cursor) -> Option<Image<'_>> {
+    pub fn next_image(&mut self, walk: &mut Walk<LockIndex>) -> Option<Image<'_>> {
         let mut found = None;
-        while let Some((i, _)) = self.locks.after(LockIndex::new(cursor.0)) {
-            *cursor = Cursor(i.raw());
-            if !self.lock(i).is(SENT) && self.image_target(i).is_some() {
+        while let Some((i, lock)) = walk.next(&self.locks) {
+            if !lock.is(SENT) && self.image_target(i).is_some() {
                 found = Some(i);
                 break;
             }
@@ -107,9 +105,8 @@ impl<O> Shard<O> {
 
     /// Whether every lock of this node that has a new master is known there.
     pub fn is_rebuilt(&self) -> bool {
-        let mut at = LockIndex::NONE;
-        while let Some((i, lock)) = self.locks.after(at) {
-            at = i;
+        let mut walk = self.locks.walk();
+        while let Some((i, lock)) = walk.next(&self.locks) {
             if !lock.is(REBUILT) && self.image_target(i).is_some() {
                 return false;
             }
@@ -178,17 +175,14 @@ impl<O> Shard<O> {
 
     /// The master copy of this lock of another node.
     fn find_copy(&self, r: ResourceIndex, from: NodeId, remote_id: u32) -> Option<LockIndex> {
-        for queue in [Queue::Grant, Queue::Convert, Queue::Wait] {
-            let mut at = self.resource(r).queue(queue).first();
-            while !at.is_none() {
-                let lock = self.lock(at);
-                if lock.is_master_copy() && lock.peer == from && lock.remote_id == remote_id {
-                    return Some(at);
-                }
-                at = List::next(&self.locks, at);
-            }
-        }
-        None
+        let rsb = self.resource(r);
+        let is_copy = |lock: &Lkb<O>| {
+            lock.is_master_copy() && lock.peer == from && lock.remote_id == remote_id
+        };
+        [Queue::Grant, Queue::Convert, Queue::Wait]
+            .into_iter()
+            .flat_map(|queue| rsb.queue(queue).iter(&self.locks))
+            .find_map(|(i, lock)| is_copy(lock).then_some(i))
     }
 
     /// Keeps a value block if it is the best so far. Best is one of a lock that no writer can have

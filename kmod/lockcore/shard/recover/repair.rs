@@ -3,13 +3,12 @@
 //! old master died.
 
 use super::Shard;
-use crate::lockcore::arena::{Key, LockIndex, ResourceIndex};
+use crate::lockcore::arena::{LockIndex, ResourceIndex};
 use crate::lockcore::fault::{fault, Fault};
 use crate::lockcore::flags::{CONVDEADLK, SBF_DEMOTED};
 use crate::lockcore::lkb::state::{GAVE_UP_MODE, REBUILT, SENT, UNCERTAIN};
 use crate::lockcore::lkb::{Lkb, Queue, Waiting};
 use crate::lockcore::mode::{Change, Mode};
-use crate::lockcore::queue::List;
 use crate::lockcore::rsb::state;
 use crate::platform::{KVec, Result};
 
@@ -26,9 +25,8 @@ impl<O> Shard<O> {
     /// Makes all resources whole that lost locks or were rebuilt. An error means no memory: call
     /// again.
     pub fn repair(&mut self) -> Result {
-        let mut at = ResourceIndex::NONE;
-        while let Some((r, _)) = self.resources.after(at) {
-            at = r;
+        let mut walk = self.resources.walk();
+        while let Some((r, _)) = walk.next(&self.resources) {
             if self.is_master(r) {
                 self.repair_mastered(r)?;
             }
@@ -72,10 +70,8 @@ impl<O> Shard<O> {
     /// The locks of this node may have the best value block.
     fn offer_own_lvbs(&mut self, r: ResourceIndex) -> Result {
         for queue in [Queue::Grant, Queue::Convert] {
-            let mut at = self.resource(r).queue(queue).first();
-            while !at.is_none() {
-                let next = List::next(&self.locks, at);
-                let lock = self.lock(at);
+            let mut walk = self.resource(r).queue(queue).walk();
+            while let Some((at, lock)) = walk.next(&self.locks) {
                 if !lock.is_master_copy() && !lock.lvb.is_empty() {
                     self.reserve_lvb(r)?;
                     let lock = self.lock_mut(at);
@@ -84,7 +80,6 @@ impl<O> Shard<O> {
                     self.offer_lvb(r, granted, bits, seq, &lvb);
                     self.lock_mut(at).lvb = lvb;
                 }
-                at = next;
             }
         }
         Ok(())
@@ -150,15 +145,10 @@ impl<O> Shard<O> {
             (Some(held), Some(mode)) => lock.is(UNCERTAIN) || held.is_compatible(mode),
             (_, _) => true,
         };
-        [Queue::Grant, Queue::Convert].into_iter().all(|queue| {
-            let mut at = self.resource(r).queue(queue).first();
-            while !at.is_none() {
-                if !goes(self.lock(at)) {
-                    return false;
-                }
-                at = List::next(&self.locks, at);
-            }
-            true
-        })
+        let rsb = self.resource(r);
+        [Queue::Grant, Queue::Convert]
+            .into_iter()
+            .flat_map(|queue| rsb.queue(queue).iter(&self.locks))
+            .all(|(_, lock)| goes(lock))
     }
 }

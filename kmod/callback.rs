@@ -50,6 +50,7 @@ use kernel::{
 
 use crate::ffi::caller::Caller;
 use crate::ffi::time::cond_resched;
+use crate::lockcore::flags::StatusFlags;
 use crate::lockcore::lvb;
 use crate::lockcore::mode::Mode;
 use crate::lockcore::shard::{
@@ -76,7 +77,7 @@ pub(crate) use open_file::{
 pub(crate) struct KernelDone {
     caller: Caller,
     status: i32,
-    sb_flags: u8,
+    sb_flags: StatusFlags,
 }
 
 /// A completion for a program: the result as it was when it was queued.
@@ -388,7 +389,7 @@ impl UserState {
             user_lksb: self.pointers.lksb,
             status: status.errno(),
             lkid: done.id.raw(),
-            sb_flags: done.sb_flags,
+            sb_flags: done.sb_flags.raw(),
             bast_mode: 0,
         };
         let hand_over = status == Status::Granted && !self.writes_lvb(done.mode);
@@ -584,7 +585,7 @@ impl WorkItem for Callbacks {
         while let Some((owner, taken)) = this.line.take() {
             match taken {
                 Taken::Kernel(Event::Completion(done)) => {
-                    done.caller.complete(done.status, done.sb_flags);
+                    done.caller.complete(done.status, done.sb_flags.raw());
                 }
                 Taken::Kernel(Event::Blocking(caller, mode)) => caller.blocking(mode as c_int),
                 Taken::User(_) => {}

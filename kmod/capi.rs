@@ -31,7 +31,11 @@ use crate::ffi::caller::{
     LockspaceOps,
     Ops, //
 };
-use crate::lockcore::flags;
+use crate::ffi::errno;
+use crate::lockcore::flags::{
+    LockFlags,
+    CONVERT, //
+};
 use crate::lockspace::{
     self,
     CreateArgs,
@@ -41,6 +45,7 @@ use crate::uapi::lock::{
     Lksb,
     Release,
     LOCKSPACE_NAME_MAX,
+    LsFlags,
     LSFL_FS, //
 };
 
@@ -75,7 +80,7 @@ export_symbol_gpl!(
     dlm_posix_get,
 );
 
-fn errno(result: Result<c_int>) -> c_int {
+fn returned(result: Result<c_int>) -> c_int {
     match result {
         Ok(value) => value,
         Err(e) => e.to_errno(),
@@ -156,7 +161,7 @@ pub(crate) unsafe extern "C" fn dlm_new_lockspace(
         let created = lockspace::create(CreateArgs {
             name,
             cluster,
-            flags: flags | LSFL_FS,
+            flags: LsFlags::from_raw(flags).with(LSFL_FS),
             lvblen: u32::try_from(lvblen).map_err(|_| EINVAL)?,
             ops,
             device: false,
@@ -164,13 +169,13 @@ pub(crate) unsafe extern "C" fn dlm_new_lockspace(
         if !created.ops_used && !ops_result.is_null() {
             // The first creator's are used. Saying so makes the second one do without.
             // SAFETY: as above.
-            unsafe { *ops_result = -(bindings::EOPNOTSUPP as c_int) };
+            unsafe { *ops_result = errno::EOPNOTSUPP.to_errno() };
         }
         // SAFETY: not null.
         unsafe { *lockspace = Arc::into_raw(created.lockspace).cast_mut().cast() };
         Ok(0)
     };
-    errno(create())
+    returned(create())
 }
 
 /// Leaves a lockspace; see `dlm_release_lockspace()` in `include/linux/dlm.h`.
@@ -193,7 +198,7 @@ pub(crate) unsafe extern "C" fn dlm_release_lockspace(
         drop(unsafe { Arc::from_raw(lockspace.cast::<Lockspace>().cast_const()) });
         Ok(left as c_int)
     };
-    errno(release())
+    returned(release())
 }
 
 /// Requests or converts a lock; see `dlm_lock()` in `include/linux/dlm.h`.
@@ -225,7 +230,8 @@ pub(crate) unsafe extern "C" fn dlm_lock(
         let (lkid, lvb) = unsafe { ((*lksb).sb_lkid, (*lksb).sb_lvbptr) };
         // SAFETY: the caller promises what `Caller` wants.
         let caller = unsafe { Caller::new(lksb, lvb, ast, bast, astarg) };
-        if flags & flags::CONVERT != 0 {
+        let flags = LockFlags::from_raw(flags);
+        if flags.has(CONVERT) {
             ls.convert(lkid, mode, flags, caller)?;
         } else {
             let name = if name.is_null() {
@@ -238,7 +244,7 @@ pub(crate) unsafe extern "C" fn dlm_lock(
         }
         Ok(0)
     };
-    errno(lock())
+    returned(lock())
 }
 
 /// Unlocks or cancels; see `dlm_unlock()` in `include/linux/dlm.h`. `lksb` is not used.
@@ -258,10 +264,10 @@ pub(crate) unsafe extern "C" fn dlm_unlock(
     let unlock = || -> Result<c_int> {
         // SAFETY: by the rule of this function.
         let ls = unsafe { lockspace_of(lockspace) }?;
-        ls.unlock(lkid, flags, astarg)?;
+        ls.unlock(lkid, LockFlags::from_raw(flags), astarg)?;
         Ok(0)
     };
-    errno(unlock())
+    returned(unlock())
 }
 
 macro_rules! posix {
@@ -281,7 +287,7 @@ macro_rules! posix {
             _file: *mut bindings::file,
             $($arg: $type),*
         ) -> c_int {
-            -(bindings::EOPNOTSUPP as c_int)
+            errno::EOPNOTSUPP.to_errno()
         }
     )+ };
 }

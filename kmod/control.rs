@@ -14,7 +14,6 @@ mod entries;
 mod notices;
 
 use kernel::{
-    bindings,
     impl_has_work,
     new_work,
     prelude::*,
@@ -25,6 +24,7 @@ use kernel::{
     }, //
 };
 
+use crate::ffi::errno;
 use crate::ffi::global::global_mutex;
 use crate::ffi::netlink::{
     Entry,
@@ -242,11 +242,6 @@ pub(crate) fn lockspaces_role() -> bool {
     matches!(STATE.lock().holders.lockspaces, Holder::Port(_))
 }
 
-/// An errno without a name in the kernel crate.
-fn errno(number: u32) -> Error {
-    Error::from_errno(-(number as c_int))
-}
-
 /// Takes `role` for `port`. What holders of before left is cleaned up first, of either role: both
 /// ends stop lockspaces.
 fn claim(role: Role, port: u32) -> Result<(), Refusal> {
@@ -316,10 +311,10 @@ impl Handler for Commands {
     }
 }
 
-/// [`bindings::ENOTCONN`]: membership has not named this node.
+/// [`errno::ENOTCONN`]: membership has not named this node.
 fn require_local() -> Result<Local, Refusal> {
     local().ok_or(Refusal {
-        error: errno(bindings::ENOTCONN),
+        error: errno::ENOTCONN.into(),
         text: c"this node has no name yet: cluster-set comes first",
         attribute: None,
     })

@@ -17,7 +17,6 @@ mod lockspaces;
 mod monitor;
 
 use kernel::{
-    bindings,
     fs::{
         file,
         File, //
@@ -29,6 +28,7 @@ use kernel::{
     }, //
 };
 
+use crate::ffi::errno;
 use crate::ffi::misc::Misc;
 use crate::uapi::device::{
     decode_request,
@@ -84,7 +84,7 @@ impl Written {
         // No line in the log: whoever may open the device could fill it.
         decode_request(bytes).map_err(|error| match error {
             RequestError::Length | RequestError::Command(_) => EINVAL,
-            RequestError::Version(_) => Error::from_errno(-(bindings::EBADE as c_int)),
+            RequestError::Version(_) => errno::EBADE.into(),
         })
     }
 }

@@ -6,6 +6,7 @@
 
 pub(crate) mod caller;
 pub(crate) mod completion;
+pub(crate) mod errno;
 pub(crate) mod global;
 pub(crate) mod kthread;
 pub(crate) mod memory;

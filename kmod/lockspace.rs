@@ -89,6 +89,7 @@ use crate::lockcore::recovery::Recovery;
 use crate::lockcore::shard::Shard;
 use crate::uapi::lock::{
     is_same_lockspace,
+    LsFlags,
     LOCKSPACE_NAME_MAX, //
 };
 use files::Files;
@@ -150,7 +151,7 @@ pub(crate) struct ShardCell {
 pub(crate) struct Lockspace {
     name: Name,
     /// As its members agree on them, and this node's own.
-    flags: u32,
+    flags: LsFlags,
     lvblen: u32,
     own: NodeId,
     /// Users are programs, by the device; otherwise file systems.

@@ -24,7 +24,6 @@ mod listener;
 mod peer;
 
 use kernel::{
-    bindings,
     prelude::*,
     sync::{
         atomic::{
@@ -36,6 +35,7 @@ use kernel::{
 };
 
 use crate::doorbell::Doorbell;
+use crate::ffi::errno;
 use crate::ffi::global::global_mutex;
 use crate::ffi::kthread::Thread;
 use crate::ffi::memory::{
@@ -265,7 +265,7 @@ pub(crate) fn incarnation(node: NodeId) -> Option<u64> {
     find(node).map(|peer| peer.config().incarnation)
 }
 
-/// A peer as the view has it now. [`bindings::ENOTCONN`]: this node has no name yet.
+/// A peer as the view has it now. [`errno::ENOTCONN`]: this node has no name yet.
 pub(crate) fn set_node(node: NodeId, config: NodeConfig) -> Result {
     let _memory = NoReclaim::enter();
     if let Some(peer) = find(node) {
@@ -273,7 +273,7 @@ pub(crate) fn set_node(node: NodeId, config: NodeConfig) -> Result {
         return Ok(());
     }
     let parts = with_net(|net| net.own.map(|own| (net.shared.clone(), own))).flatten();
-    let (shared, own) = parts.ok_or_else(|| Error::from_errno(-(bindings::ENOTCONN as c_int)))?;
+    let (shared, own) = parts.ok_or(errno::ENOTCONN)?;
     let peer = PeerNode::new(shared.clone(), own, node, config)?;
     let replaced = with_net(|net| {
         let Err(at) = net.find(node) else {
@@ -334,7 +334,7 @@ pub(crate) fn start() -> Result {
         return Ok(());
     }
     let parts = with_net(|net| net.own.map(|own| (net.shared.clone(), own))).flatten();
-    let (shared, own) = parts.ok_or_else(|| Error::from_errno(-(bindings::ENOTCONN as c_int)))?;
+    let (shared, own) = parts.ok_or(errno::ENOTCONN)?;
     // For the clock nothing is due yet. Listening is the last that may fail: what peers do from
     // then on is not to be undone.
     let clock = Thread::spawn(c"dlm_transport", Clock::new(shared.clone())?)?;

@@ -15,11 +15,11 @@ use super::{
     check,
     claim,
     entries,
-    errno,
     require_local,
     Local,
     STATE, //
 };
+use crate::ffi::errno;
 use crate::ffi::netlink::{
     Refusal,
     Request, //
@@ -146,7 +146,7 @@ fn incarnation(request: &Request<'_>) -> Result<u64, Refusal> {
 fn run_claim(request: &Request<'_>) -> Done {
     if number(request, Attr::AbiVersion)? != ABI_VERSION {
         let text = c"the daemon speaks another version of this family than the module";
-        return refuse(errno(bindings::EPROTO), text, Attr::AbiVersion);
+        return refuse(errno::EPROTO.into(), text, Attr::AbiVersion);
     }
     let role = Role::from_raw(number(request, Attr::Role)?);
     claim(valid(role, Attr::Role)?, request.port)

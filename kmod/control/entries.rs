@@ -2,17 +2,16 @@
 //! What the module tells of lockspaces, nodes and itself.
 
 use kernel::{
-    bindings,
     prelude::*,
     sync::Arc, //
 };
 
 use super::{
-    errno,
     local,
     Local,
     STATE, //
 };
+use crate::ffi::errno;
 use crate::ffi::netlink::Entry;
 use crate::lockcore::members::NodeId;
 use crate::lockspace::{
@@ -68,7 +67,7 @@ pub(super) fn dump(command: Command, index: usize, entry: &mut Writer<'_>) -> Re
         | Command::LsJoinNtf
         | Command::LsLeaveNtf
         | Command::LsRecoveredNtf
-        | Command::PeerNtf => return Err(errno(bindings::EOPNOTSUPP)),
+        | Command::PeerNtf => return Err(errno::EOPNOTSUPP.into()),
     }
     Ok(Entry::Written)
 }

@@ -6,7 +6,6 @@
 //! an event was heard does not mean that the daemon did, nor that there is one.
 
 use kernel::{
-    bindings,
     prelude::*, //
 };
 
@@ -15,9 +14,9 @@ use super::{
         full,
         slots as write_slots, //
     },
-    errno,
     lockspaces_role, //
 };
+use crate::ffi::errno;
 use crate::ffi::netlink::notify;
 use crate::lockcore::connection::Suspicion;
 use crate::lockcore::members::NodeId;
@@ -34,11 +33,11 @@ fn asked(told: Result) -> Result {
     if lockspaces_role() {
         Ok(())
     } else {
-        Err(errno(bindings::EUNATCH))
+        Err(errno::EUNATCH.into())
     }
 }
 
-/// Somebody creates a lockspace. [`bindings::EUNATCH`]: there is no daemon to answer.
+/// Somebody creates a lockspace. [`errno::EUNATCH`]: there is no daemon to answer.
 pub(crate) fn ask_join(name: &[u8], flags: u32) -> Result {
     asked(notify(Command::LsJoinNtf, |event| {
         event.text(Attr::LsName, name).map_err(full)?;
@@ -46,7 +45,7 @@ pub(crate) fn ask_join(name: &[u8], flags: u32) -> Result {
     }))
 }
 
-/// The last user releases a lockspace. [`bindings::EUNATCH`]: there is no daemon to answer.
+/// The last user releases a lockspace. [`errno::EUNATCH`]: there is no daemon to answer.
 pub(crate) fn ask_leave(name: &[u8], release_recover: bool) -> Result {
     asked(notify(Command::LsLeaveNtf, |event| {
         event.text(Attr::LsName, name).map_err(full)?;

@@ -40,6 +40,7 @@ use crate::uapi::device::{
 };
 use crate::uapi::lock::{
     Release,
+    LsFlags,
     LSFL_SOFTIRQ, //
 };
 
@@ -73,7 +74,7 @@ impl FileOps for ControlFile {
     fn write(_this: ArcBorrow<'_, Self>, from: UserSliceReader, len: usize) -> Result<usize> {
         let written = Written::read(from, len)?;
         match written.request()?.command {
-            Command::CreateLockspace { flags, name } => create(name, flags),
+            Command::CreateLockspace { flags, name } => create(name, LsFlags::from_raw(flags)),
             Command::RemoveLockspace { flags, minor } => remove(minor, flags),
             Command::Lock(_)
             | Command::Unlock(_)
@@ -84,11 +85,11 @@ impl FileOps for ControlFile {
 }
 
 /// Returns the minor number of the lockspace's device.
-fn create(name: &[u8], flags: u32) -> Result<usize> {
+fn create(name: &[u8], flags: LsFlags) -> Result<usize> {
     task::check_admin()?;
     // The name becomes part of a file name in /dev and debugfs.
     let plain = name.iter().all(|&b| b.is_ascii_graphic() && b != b'/');
-    if flags & LSFL_SOFTIRQ != 0 || name.is_empty() || name.len() > NAME_MAX || !plain {
+    if flags.has(LSFL_SOFTIRQ) || name.is_empty() || name.len() > NAME_MAX || !plain {
         return Err(EINVAL);
     }
     let created = lockspace::create(CreateArgs {

@@ -38,7 +38,10 @@ use crate::callback::{
 };
 use crate::ffi::misc::FileOps;
 use crate::ffi::task;
-use crate::lockcore::flags;
+use crate::lockcore::flags::{
+    self,
+    LockFlags, //
+};
 use crate::lockcore::members::NodeId;
 use crate::lockspace::Lockspace;
 use crate::uapi::device::{
@@ -104,9 +107,9 @@ impl LockspaceFile {
         if params.user.castaddr == 0 || params.user.lksb == 0 {
             return Err(EINVAL);
         }
-        let flags = params.flags;
+        let flags = LockFlags::from_raw(params.flags);
         let mode = i32::from(params.mode);
-        if flags & flags::CONVERT != 0 {
+        if flags.has(flags::CONVERT) {
             self.ls.convert_user(&self.file, params, mode, flags)?;
             return Ok(0);
         }
@@ -115,10 +118,10 @@ impl LockspaceFile {
             self.file.clone(),
             params.user,
             params.xid,
-            flags & flags::VALBLK != 0,
+            flags.has(flags::VALBLK),
         )?;
         let note = Note::new()?;
-        let lkid = if flags & flags::ORPHAN != 0 {
+        let lkid = if flags.has(flags::ORPHAN) {
             self.ls.adopt(&self.file, owner, note, name, mode, flags)?
         } else {
             self.ls
@@ -129,7 +132,7 @@ impl LockspaceFile {
 
     fn unlock(&self, params: &LockParams<'_>) -> Result<usize> {
         self.ls
-            .unlock_user(&self.file, params, params.flags, false)?;
+            .unlock_user(&self.file, params, LockFlags::from_raw(params.flags), false)?;
         Ok(0)
     }
 

@@ -6,11 +6,12 @@
 //! node's lock and has no owner. Only data; what happens to it is in `shard/`.
 
 use super::arena::{Key, LockIndex, ResourceIndex};
-use super::flags::SHARED_ORPHAN;
+use super::flags::{LockFlags, SharedFlags, StatusFlags, SHARED_ORPHAN};
 use super::members::NodeId;
 use super::mode::{Change, Mode};
 use super::queue::{Linked, Links};
 use crate::platform::KVec;
+use state::State;
 
 /// A lock's number on one node of a lockspace. The low bits say in which shard it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -87,32 +88,38 @@ impl Waiting {
 
 /// Bits of [`Lkb::state`].
 pub mod state {
-    /// Another node's lock.
-    pub const MASTER_COPY: u16 = 0x1;
-    /// In the list of locks that wait for another one's lookup.
-    pub const LOOKUP_QUEUED: u16 = 0x2;
-    /// What is in flight must be sent again.
-    pub const RESEND: u16 = 0x4;
-    /// A forced unlock behind what is in flight.
-    pub const OVERLAP_UNLOCK: u16 = 0x8;
-    /// A cancel behind what is in flight.
-    pub const OVERLAP_CANCEL: u16 = 0x10;
-    /// The grant just made hands out the value block.
-    pub const RETURNS_LVB: u16 = 0x20;
-    /// Its owner wants blocking callbacks.
-    pub const WANTS_BLOCKING: u16 = 0x40;
-    /// The master answered with an error of its own: ask again later.
-    pub const RETRY: u16 = 0x80;
-    /// Rebuilt while a conversion was under way: it may have been given up what it says it holds.
-    pub const UNCERTAIN: u16 = 0x100;
-    /// A recovery had to take its granted mode away: its conversion cannot be cancelled.
-    pub const GAVE_UP_MODE: u16 = 0x800;
-    /// Its image was sent to the new master, which has not answered.
-    pub const SENT: u16 = 0x200;
-    /// The new master has its image.
-    pub const REBUILT: u16 = 0x400;
-    /// Its request was sent to a node that was not the master.
-    pub const BOUNCED: u16 = 0x1000;
+    use crate::lockcore::word::word;
+
+    word! {
+        /// What is known of a lock beside its modes.
+        pub struct State(u16);
+        /// Another node's lock.
+        MASTER_COPY = 0x1;
+        /// In the list of locks that wait for another one's lookup.
+        LOOKUP_QUEUED = 0x2;
+        /// What is in flight must be sent again.
+        RESEND = 0x4;
+        /// A forced unlock behind what is in flight.
+        OVERLAP_UNLOCK = 0x8;
+        /// A cancel behind what is in flight.
+        OVERLAP_CANCEL = 0x10;
+        /// The grant just made hands out the value block.
+        RETURNS_LVB = 0x20;
+        /// Its owner wants blocking callbacks.
+        WANTS_BLOCKING = 0x40;
+        /// The master answered with an error of its own: ask again later.
+        RETRY = 0x80;
+        /// Rebuilt while a conversion was under way: it may have been given up what it says it holds.
+        UNCERTAIN = 0x100;
+        /// A recovery had to take its granted mode away: its conversion cannot be cancelled.
+        GAVE_UP_MODE = 0x800;
+        /// Its image was sent to the new master, which has not answered.
+        SENT = 0x200;
+        /// The new master has its image.
+        REBUILT = 0x400;
+        /// Its request was sent to a node that was not the master.
+        BOUNCED = 0x1000;
+    }
 }
 
 /// One lock. `O` is what the shell keeps with a lock of this node.
@@ -131,13 +138,13 @@ pub struct Lkb<O> {
     /// The process that asked.
     pub pid: u32,
     /// Flags of the last request, with those of an unlock or-ed to them.
-    pub flags: u32,
+    pub flags: LockFlags,
     /// Sequence of the value block at the last read or write.
     pub lvb_seq: u32,
     /// When it was put on its queue, ms, wrapping.
     pub since_ms: u32,
-    /// `state::*`.
-    pub state: u16,
+    /// What is known of it besides.
+    pub state: State,
     /// What it holds.
     pub granted: Option<Mode>,
     /// What it wants.
@@ -152,10 +159,10 @@ pub struct Lkb<O> {
     pub queue: Queue,
     /// What it waits for.
     pub waiting: Waiting,
-    /// `flags::SBF_*` of the operation.
-    pub sb_flags: u8,
-    /// `flags::SHARED_*`.
-    pub shared: u8,
+    /// What there is to say of the operation.
+    pub sb_flags: StatusFlags,
+    /// What both copies agree on.
+    pub shared: SharedFlags,
     /// Replies to cancels that have become meaningless and are still to come.
     pub stale_cancels: u8,
 }
@@ -170,10 +177,10 @@ impl<O> Default for Lkb<O> {
             peer: NodeId(0),
             remote_id: 0,
             pid: 0,
-            flags: 0,
+            flags: LockFlags::NONE,
             lvb_seq: 0,
             since_ms: 0,
-            state: 0,
+            state: State::NONE,
             granted: None,
             requested: None,
             told_blocking: Mode::Nl,
@@ -181,8 +188,8 @@ impl<O> Default for Lkb<O> {
             last_blocking: None,
             queue: Queue::None,
             waiting: Waiting::None,
-            sb_flags: 0,
-            shared: 0,
+            sb_flags: StatusFlags::NONE,
+            shared: SharedFlags::NONE,
             stale_cancels: 0,
         }
     }
@@ -199,22 +206,18 @@ impl<O> Linked<LockIndex> for Lkb<O> {
 
 impl<O> Lkb<O> {
     /// Whether all of `bits` are set.
-    pub fn is(&self, bits: u16) -> bool {
-        self.state & bits == bits
+    pub fn is(&self, bits: State) -> bool {
+        self.state.has(bits)
     }
 
     /// Sets or clears `bits`.
-    pub fn set(&mut self, bits: u16, on: bool) {
-        self.state = if on {
-            self.state | bits
-        } else {
-            self.state & !bits
-        };
+    pub fn set(&mut self, bits: State, on: bool) {
+        self.state.set(bits, on);
     }
 
     /// Whether all of `flags` were asked for.
-    pub fn has(&self, flags: u32) -> bool {
-        self.flags & flags == flags
+    pub fn has(&self, flags: LockFlags) -> bool {
+        self.flags.has(flags)
     }
 
     /// Whether this is another node's lock.
@@ -224,14 +227,15 @@ impl<O> Lkb<O> {
 
     /// Whether its program is gone.
     pub fn is_orphan(&self) -> bool {
-        u32::from(self.shared) & SHARED_ORPHAN != 0
+        self.shared.has(SHARED_ORPHAN)
     }
 
     /// Whether something is in flight, or must be sent again.
     pub fn is_busy(&self) -> bool {
         self.waiting != Waiting::None
-            || self.state & (state::OVERLAP_UNLOCK | state::OVERLAP_CANCEL | state::LOOKUP_QUEUED)
-                != 0
+            || self
+                .state
+                .has_any(state::OVERLAP_UNLOCK | state::OVERLAP_CANCEL | state::LOOKUP_QUEUED)
     }
 
     /// Which way the conversion goes that it asked for; a new request goes up.

@@ -31,3 +31,4 @@ pub mod secure;
 pub mod shard;
 pub mod table;
 pub mod wire;
+pub mod word;

@@ -345,7 +345,7 @@ impl Recovery {
         rcom: &Rcom<'_>,
         fx: &mut R,
     ) -> Result {
-        let wants_slots = rcom::decode_status(rcom.payload) & rcom::NEED_SLOTS != 0;
+        let wants_slots = rcom::decode_status(rcom.payload);
         let with_slots = wants_slots && self.has_slots;
         let config = Config {
             lvb_len: self.lvb_len,

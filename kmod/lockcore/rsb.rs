@@ -11,39 +11,46 @@ use super::name::StoredName;
 use super::queue::{Linked, Links, List};
 use super::table::Named;
 use crate::platform::KVec;
+use state::State;
 
 /// Bits of [`Rsb::state`].
 pub mod state {
-    /// Nobody here has a lock on it; it stays for a while.
-    pub const IDLE: u16 = 0x1;
-    /// The master is what it was when this node last had a lock; it may have changed.
-    pub const MASTER_UNCERTAIN: u16 = 0x2;
-    /// The value block must not be trusted.
-    pub const LVB_INVALID: u16 = 0x4;
-    /// There may have been a value block that nobody has any more.
-    pub const LVB_LOST: u16 = 0x8;
-    /// Somebody in a queue asked for NOORDER.
-    pub const NO_ORDER: u16 = 0x10;
-    /// Its master is gone.
-    pub const MASTER_GONE: u16 = 0x20;
-    /// It has a new master; locks of this node must be made known there.
-    pub const NEW_MASTER: u16 = 0x40;
-    /// This node is the new master.
-    pub const REBUILDING: u16 = 0x80;
-    /// The queues must be gone through at the end of recovery.
-    pub const GRANT: u16 = 0x100;
-    /// A writer was lost with its node.
-    pub const WRITER_LOST: u16 = 0x200;
-    /// Value block during a rebuild: from a lock that did not ask for it to be carried.
-    pub const LVB_SPARE: u16 = 0x400;
-    /// Value block during a rebuild: from a lock that cannot have been behind a writer.
-    pub const LVB_SURE: u16 = 0x800;
-    /// Value block during a rebuild: from a lock that carries one.
-    pub const LVB_CARRIED: u16 = 0x1000;
-    /// Locks of other nodes were taken in by an earlier attempt at this recovery.
-    pub const HAD_COPIES: u16 = 0x2000;
-    /// Conversions stand in the order in which a recovery took them in.
-    pub const UNORDERED: u16 = 0x4000;
+    use crate::lockcore::word::word;
+
+    word! {
+        /// What is known of a resource beside its queues.
+        pub struct State(u16);
+        /// Nobody here has a lock on it; it stays for a while.
+        IDLE = 0x1;
+        /// The master is what it was when this node last had a lock; it may have changed.
+        MASTER_UNCERTAIN = 0x2;
+        /// The value block must not be trusted.
+        LVB_INVALID = 0x4;
+        /// There may have been a value block that nobody has any more.
+        LVB_LOST = 0x8;
+        /// Somebody in a queue asked for NOORDER.
+        NO_ORDER = 0x10;
+        /// Its master is gone.
+        MASTER_GONE = 0x20;
+        /// It has a new master; locks of this node must be made known there.
+        NEW_MASTER = 0x40;
+        /// This node is the new master.
+        REBUILDING = 0x80;
+        /// The queues must be gone through at the end of recovery.
+        GRANT = 0x100;
+        /// A writer was lost with its node.
+        WRITER_LOST = 0x200;
+        /// Value block during a rebuild: from a lock that did not ask for it to be carried.
+        LVB_SPARE = 0x400;
+        /// Value block during a rebuild: from a lock that cannot have been behind a writer.
+        LVB_SURE = 0x800;
+        /// Value block during a rebuild: from a lock that carries one.
+        LVB_CARRIED = 0x1000;
+        /// Locks of other nodes were taken in by an earlier attempt at this recovery.
+        HAD_COPIES = 0x2000;
+        /// Conversions stand in the order in which a recovery took them in.
+        UNORDERED = 0x4000;
+    }
 }
 
 /// One resource.
@@ -75,8 +82,8 @@ pub struct Rsb {
     pub(super) links: Links<ResourceIndex>,
     /// When the last lock went, ms, wrapping.
     pub idle_since_ms: u32,
-    /// `state::*`.
-    pub state: u16,
+    /// What is known of it besides.
+    pub state: State,
 }
 
 impl Default for Rsb {
@@ -96,7 +103,7 @@ impl Default for Rsb {
             lvb_seq: 0,
             links: Links::default(),
             idle_since_ms: 0,
-            state: 0,
+            state: State::NONE,
         }
     }
 }
@@ -127,17 +134,13 @@ impl Named<ResourceIndex> for Rsb {
 
 impl Rsb {
     /// Whether all of `bits` are set.
-    pub fn is(&self, bits: u16) -> bool {
-        self.state & bits == bits
+    pub fn is(&self, bits: State) -> bool {
+        self.state.has(bits)
     }
 
     /// Sets or clears `bits`.
-    pub fn set(&mut self, bits: u16, on: bool) {
-        self.state = if on {
-            self.state | bits
-        } else {
-            self.state & !bits
-        };
+    pub fn set(&mut self, bits: State, on: bool) {
+        self.state.set(bits, on);
     }
 
     /// Who decides, if known.

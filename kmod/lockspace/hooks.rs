@@ -10,7 +10,6 @@
 use core::ops::Deref;
 
 use kernel::{
-    bindings,
     prelude::*,
     sync::{
         Arc,
@@ -19,6 +18,7 @@ use kernel::{
 };
 
 use super::Lockspace;
+use crate::ffi::errno;
 use crate::lockcore::members::NodeId;
 use crate::uapi::netlink::CLUSTER_NAME_MAX;
 
@@ -87,7 +87,7 @@ pub(crate) struct Hooks {
     /// Whether there is a controller that answers.
     pub(crate) has_controller: fn() -> bool,
     /// Asks to make this node a member of the lockspace with this name and these `LSFL_*`;
-    /// [`Lockspace::answer`] is the answer. [`bindings::EUNATCH`]: there is nobody to ask.
+    /// [`Lockspace::answer`] is the answer. [`errno::EUNATCH`]: there is nobody to ask.
     pub(crate) ask_join: fn(&[u8], u32) -> Result,
     /// Asks to take this node out, with a recovery of its locks by the others or without.
     pub(crate) ask_leave: fn(&[u8], bool) -> Result,
@@ -113,7 +113,7 @@ pub(super) fn hooks() -> &'static Hooks {
 }
 
 fn nobody<T>() -> Result<T> {
-    Err(Error::from_errno(-(bindings::EUNATCH as c_int)))
+    Err(errno::EUNATCH.into())
 }
 
 const NOTHING: Outlet = Outlet {

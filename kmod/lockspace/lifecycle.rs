@@ -8,7 +8,6 @@
 //! `Lockspace::go_down` in one order, however far a creation came.
 
 use kernel::{
-    bindings,
     new_mutex,
     prelude::*,
     sync::{
@@ -43,6 +42,7 @@ use super::{
 use crate::callback::Callbacks;
 use crate::ffi::caller::Ops;
 use crate::ffi::completion::Gate;
+use crate::ffi::errno;
 use crate::ffi::global::global_mutex;
 use crate::ffi::memory;
 use crate::ffi::workqueue::WorkQueue;
@@ -57,7 +57,7 @@ use crate::lockcore::shard::{
 use crate::transport;
 use crate::uapi::lock::{
     Release,
-    LSFL_LOCAL,
+    LsFlags,
     LSFL_NEWEXCL, //
 };
 
@@ -71,8 +71,8 @@ pub(crate) struct CreateArgs<'a> {
     pub(crate) name: &'a [u8],
     /// Name of the cluster it must be in, if the user cares.
     pub(crate) cluster: Option<&'a [u8]>,
-    /// `LSFL_*`.
-    pub(crate) flags: u32,
+    /// What its creator asks for.
+    pub(crate) flags: LsFlags,
     /// Bytes of a value block.
     pub(crate) lvblen: u32,
     /// Recovery callbacks.
@@ -112,24 +112,20 @@ fn stop_transport() {
     }
 }
 
-fn errno(number: u32) -> Error {
-    Error::from_errno(-(number as c_int))
-}
-
 /// Joins a lockspace, or counts one more use of one this node is in.
 pub(crate) fn create(args: CreateArgs<'_>) -> Result<Created> {
-    let exclusive = args.flags & LSFL_NEWEXCL != 0;
+    let exclusive = args.flags.has(LSFL_NEWEXCL);
     if args.lvblen % 8 != 0 || args.lvblen as usize > LVB_MAX {
         return Err(EINVAL);
     }
-    let local = (hooks().local)().ok_or_else(|| errno(bindings::ENOTCONN))?;
+    let local = (hooks().local)().ok_or(errno::ENOTCONN)?;
     if !(hooks().has_controller)() {
-        return Err(errno(bindings::EUNATCH));
+        return Err(errno::EUNATCH.into());
     }
     // Whoever cares must not be let into a cluster of which nobody knows the name.
     let is_in = |wanted: &[u8]| local.cluster.is_some_and(|cluster| &cluster[..] == wanted);
     if args.cluster.is_some_and(|wanted| !is_in(wanted)) {
-        return Err(errno(bindings::EBADR));
+        return Err(errno::EBADR.into());
     }
     let new = Lockspace::new(args, local.node)?;
     loop {
@@ -179,8 +175,7 @@ impl Lockspace {
             shards.push(shard, GFP_KERNEL)?;
         }
         let callbacks = Callbacks::new()?;
-        let shared_flags = args.flags & !LSFL_LOCAL;
-        let recovery = memory::persist(|| Recovery::new(own, args.lvblen, shared_flags))?;
+        let recovery = memory::persist(|| Recovery::new(own, args.lvblen, args.flags.shared()))?;
         Arc::pin_init(
             try_pin_init!(Self {
                 name,
@@ -243,7 +238,7 @@ impl Lockspace {
     /// Asks the controller, and waits for the first recovery.
     fn join(&self) -> Joined {
         let name = self.name();
-        let told = || (hooks().ask_join)(name, self.flags);
+        let told = || (hooks().ask_join)(name, self.flags.raw());
         match self.handshake.ask(told) {
             Ok(0..) => pr_info!("{}: group event done 0\n", self.display_name()),
             Ok(error) => {

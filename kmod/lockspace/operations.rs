@@ -35,7 +35,10 @@ use crate::ffi::memory::{
 };
 use crate::ffi::task;
 use crate::ffi::time::now_ms;
-use crate::lockcore::flags;
+use crate::lockcore::flags::{
+    self,
+    LockFlags, //
+};
 use crate::lockcore::hash::name_hash;
 use crate::lockcore::lkb::LockId;
 use crate::lockcore::members::NodeId;
@@ -122,7 +125,7 @@ impl Lockspace {
     }
 
     /// A new lock of a kernel user.
-    pub(crate) fn request(&self, name: &[u8], mode: i32, flags: u32, caller: Caller) -> Result {
+    pub(crate) fn request(&self, name: &[u8], mode: i32, flags: LockFlags, caller: Caller) -> Result {
         let name = ResourceName::new(name).ok_or(EINVAL)?;
         // The caller may be a file system that frees memory.
         let _memory = NoReclaim::enter();
@@ -146,7 +149,7 @@ impl Lockspace {
     }
 
     /// A conversion by a kernel user.
-    pub(crate) fn convert(&self, lkid: u32, mode: i32, flags: u32, caller: Caller) -> Result {
+    pub(crate) fn convert(&self, lkid: u32, mode: i32, flags: LockFlags, caller: Caller) -> Result {
         let id = LockId::from_raw(lkid);
         self.run(shard_of_id(lkid), Wait::Always, |shard, fx| {
             reserve(&*kernel_owner(shard, id)?)?;
@@ -166,7 +169,7 @@ impl Lockspace {
     }
 
     /// An unlock or cancel by a kernel user.
-    pub(crate) fn unlock(&self, lkid: u32, flags: u32, astarg: *mut c_void) -> Result {
+    pub(crate) fn unlock(&self, lkid: u32, flags: LockFlags, astarg: *mut c_void) -> Result {
         let id = LockId::from_raw(lkid);
         self.run(shard_of_id(lkid), Wait::Always, |shard, fx| {
             let owner = kernel_owner(shard, id)?;
@@ -188,7 +191,7 @@ impl Lockspace {
         note: Note,
         name: &[u8],
         mode: i32,
-        flags: u32,
+        flags: LockFlags,
     ) -> Result<u32> {
         let name = ResourceName::new(name).ok_or(EINVAL)?;
         owner.reserve(GFP_KERNEL)?;
@@ -211,7 +214,7 @@ impl Lockspace {
         note: Note,
         name: &[u8],
         mode: i32,
-        flags: u32,
+        flags: LockFlags,
     ) -> Result<u32> {
         let name = ResourceName::new(name).ok_or(EINVAL)?;
         let lvb = owner.user_lvb();
@@ -234,13 +237,13 @@ impl Lockspace {
         file: &Arc<OpenFile>,
         params: &LockParams<'_>,
         mode: i32,
-        flags: u32,
+        flags: LockFlags,
     ) -> Result {
         let id = LockId::from_raw(params.lkid);
         self.run(shard_of_id(params.lkid), Wait::Killable, |shard, fx| {
             let owner = file_owner(shard, id, file)?;
             reserve(&owner)?;
-            let has_lvb = flags & flags::VALBLK != 0 || owner.user_lvb().is_some();
+            let has_lvb = flags.has(flags::VALBLK) || owner.user_lvb().is_some();
             let args = Conversion {
                 mode,
                 flags,
@@ -252,7 +255,7 @@ impl Lockspace {
                 owner.expect();
                 owner.set_user(|user| {
                     user.pointers = params.user;
-                    user.persistent = flags & flags::PERSISTENT != 0;
+                    user.persistent = flags.has(flags::PERSISTENT);
                     if has_lvb {
                         user.lvb = Some(*params.lvb);
                     }
@@ -268,7 +271,7 @@ impl Lockspace {
         &self,
         file: &Arc<OpenFile>,
         params: &LockParams<'_>,
-        flags: u32,
+        flags: LockFlags,
         is_deadlock: bool,
     ) -> Result {
         let id = LockId::from_raw(params.lkid);
@@ -352,10 +355,10 @@ impl Lockspace {
 fn user_request<'a>(
     owner: &Arc<Owner>,
     mode: i32,
-    flags: u32,
+    flags: LockFlags,
     lvb: Option<&'a [u8]>,
 ) -> Request<'a, Arc<Owner>> {
-    owner.set_user(|user| user.persistent = flags & flags::PERSISTENT != 0);
+    owner.set_user(|user| user.persistent = flags.has(flags::PERSISTENT));
     Request {
         mode,
         flags,

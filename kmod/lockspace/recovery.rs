@@ -8,7 +8,6 @@
 //! the lockspace is woken.
 
 use kernel::{
-    bindings,
     fmt,
     prelude::*,
     sync::{
@@ -29,6 +28,7 @@ use super::{
     Progress, //
 };
 use crate::callback::Owner;
+use crate::ffi::errno;
 use crate::ffi::memory::{
     patiently,
     NoReclaim, //
@@ -76,7 +76,7 @@ pub(crate) fn stop_all(why: &str) {
 /// Nobody is there to answer: who waits for an answer need not wait any more.
 pub(crate) fn role_closed() {
     registry::for_each(&mut |ls| {
-        let no_controller = -(bindings::EUNATCH as i32);
+        let no_controller = errno::EUNATCH.to_errno();
         // A join fails with it, a leave goes on without.
         if ls.answer(no_controller).is_ok() {
             pr_warn!(

@@ -80,7 +80,7 @@ impl Lockspace {
         };
         Info {
             id: self.id(),
-            flags: self.flags,
+            flags: self.flags.raw(),
             state,
             generation: recovery.generation(),
             recover_seq: recovery.seq(),

@@ -2,7 +2,6 @@
 //! Accepts connections, and hands each to the peer that has the address it came from.
 
 use kernel::{
-    bindings,
     impl_has_work,
     new_mutex,
     new_work,
@@ -27,6 +26,7 @@ use super::{
     peer::Waker,
     Shared, //
 };
+use crate::ffi::errno;
 use crate::ffi::memory::NoReclaim;
 use crate::ffi::socket::{
     Address,
@@ -121,7 +121,7 @@ impl Listener {
                 },
                 Err(e) if e == EAGAIN => return None,
                 // Of one connection, which broke before it was accepted.
-                Err(e) if e.to_errno() == -(bindings::ECONNABORTED as c_int) => {}
+                Err(e) if e.to_errno() == errno::ECONNABORTED.to_errno() => {}
                 Err(_) => {
                     time::sleep_ms(RETRY_MS);
                     self.look();

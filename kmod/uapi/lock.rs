@@ -39,21 +39,52 @@ pub struct Slot {
 
 const _: () = assert!(size_of::<Slot>() == 8);
 
+/// Flags of a lockspace, `DLM_LSFL_*`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LsFlags(u32);
+
 /// `DLM_LSFL_TIMEWARN`: accepted, without effect.
-pub const LSFL_TIMEWARN: u32 = 0x2;
+pub const LSFL_TIMEWARN: LsFlags = LsFlags(0x2);
 /// `DLM_LSFL_FS`: created by the kernel.
-pub const LSFL_FS: u32 = 0x4;
+pub const LSFL_FS: LsFlags = LsFlags(0x4);
 /// `DLM_LSFL_NEWEXCL`: it must not exist yet.
-pub const LSFL_NEWEXCL: u32 = 0x8;
+pub const LSFL_NEWEXCL: LsFlags = LsFlags(0x8);
 /// `DLM_LSFL_SOFTIRQ`: the callbacks of this lockspace do not sleep.
-pub const LSFL_SOFTIRQ: u32 = 0x10;
+pub const LSFL_SOFTIRQ: LsFlags = LsFlags(0x10);
 /// Flags that are this node's own business; all others must be equal on all members.
-pub const LSFL_LOCAL: u32 = LSFL_FS | LSFL_NEWEXCL | LSFL_SOFTIRQ;
+pub const LSFL_LOCAL: LsFlags = LSFL_FS.with(LSFL_NEWEXCL).with(LSFL_SOFTIRQ);
+
+impl LsFlags {
+    /// As a caller gave them.
+    pub const fn from_raw(raw: u32) -> Self {
+        Self(raw)
+    }
+
+    /// The number.
+    pub const fn raw(self) -> u32 {
+        self.0
+    }
+
+    /// Whether all of `bits` are set.
+    pub const fn has(self, bits: Self) -> bool {
+        self.0 & bits.0 == bits.0
+    }
+
+    /// These flags, and `bits`.
+    pub const fn with(self, bits: Self) -> Self {
+        Self(self.0 | bits.0)
+    }
+
+    /// The number of those that must be equal on all members.
+    pub const fn shared(self) -> u32 {
+        self.0 & !LSFL_LOCAL.0
+    }
+}
 
 /// Whether two creators of one name mean the same lockspace: value blocks of one length, and the
 /// same flags but for those that are each one's own business.
-pub const fn is_same_lockspace(flags: (u32, u32), lvblen: (u32, u32)) -> bool {
-    (flags.0 ^ flags.1) & !LSFL_LOCAL == 0 && lvblen.0 == lvblen.1
+pub const fn is_same_lockspace(flags: (LsFlags, LsFlags), lvblen: (u32, u32)) -> bool {
+    flags.0.shared() == flags.1.shared() && lvblen.0 == lvblen.1
 }
 
 /// How [`dlm_release_lockspace`](../../capi/fn.dlm_release_lockspace.html) treats what is left.
@@ -85,11 +116,6 @@ impl Release {
     }
 }
 
-/// Completion status: the lock was cancelled (delivered negative).
-pub const ECANCEL: i32 = 0x10001;
-/// Completion status: the lock was unlocked (delivered negative).
-pub const EUNLOCK: i32 = 0x10002;
-
 /// Longest name of a lockspace.
 pub const LOCKSPACE_NAME_MAX: usize = 64;
 
@@ -115,10 +141,11 @@ mod tests {
 
     #[test]
     fn creators_agree_on_what_all_members_must_agree_on() {
-        assert!(is_same_lockspace((0, 0), (32, 32)));
-        assert!(is_same_lockspace((LSFL_LOCAL, 0), (32, 32)));
+        let (none, nodir) = (LsFlags(0), LsFlags(1));
+        assert!(is_same_lockspace((none, none), (32, 32)));
+        assert!(is_same_lockspace((LSFL_LOCAL, none), (32, 32)));
         assert!(is_same_lockspace((LSFL_NEWEXCL, LSFL_SOFTIRQ), (0, 0)));
-        assert!(!is_same_lockspace((0, 0), (32, 64)));
-        assert!(!is_same_lockspace((1, 0), (32, 32)), "nodir");
+        assert!(!is_same_lockspace((none, none), (32, 64)));
+        assert!(!is_same_lockspace((nodir, none), (32, 32)), "nodir");
     }
 }

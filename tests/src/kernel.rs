@@ -129,7 +129,9 @@ impl shard::Effects for Sink {
             handle: *owner,
             id: done.id,
             status: done.status,
-            stale: done.sb_flags & dlm_core::lockcore::flags::SBF_VALNOTVALID != 0,
+            stale: done
+                .sb_flags
+                .has(dlm_core::lockcore::flags::SBF_VALNOTVALID),
             mode: done.mode,
             lvb: done.lvb.map(<[u8]>::to_vec),
         });

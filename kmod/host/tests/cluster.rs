@@ -12,7 +12,7 @@ use dlm_core::lockcore::mode::Mode;
 use dlm_core::lockcore::shard::Status;
 use nodes::{Cluster, Told, LVB_LEN};
 
-const FLAGS: [u32; 9] = [
+const FLAGS: [LockFlags; 9] = [
     NOQUEUE,
     NOQUEUEBAST,
     HEADQUE,
@@ -24,11 +24,11 @@ const FLAGS: [u32; 9] = [
     NODLCKWT,
 ];
 
-fn some_flags(c: &mut Cluster, more: &[u32]) -> u32 {
-    let mut flags = 0;
+fn some_flags(c: &mut Cluster, more: &[LockFlags]) -> LockFlags {
+    let mut flags = LockFlags::NONE;
     for flag in FLAGS.iter().chain(more) {
         if c.random.one_in(6) {
-            flags |= flag;
+            flags |= *flag;
         }
     }
     flags
@@ -179,7 +179,7 @@ fn a_counter_in_the_value_block_loses_nothing() {
                 } => {
                     let seen = lvb.map_or(0, |b| u64::from_le_bytes(b.try_into().unwrap()));
                     assert_eq!(seen, counted);
-                    assert_eq!(sb_flags, 0);
+                    assert_eq!(sb_flags, StatusFlags::NONE);
                     counted += 1;
                     *turns.get_mut(&lock).unwrap() += 1;
                 }
@@ -210,7 +210,7 @@ fn message_counts_are_those_of_the_protocol() {
     let mut c = Cluster::new(1, 2);
     let zero = [0; LVB_LEN];
     // Node 1 becomes master of some resource whose directory node is either.
-    let master = c.request(1, 0, Mode::Pr, 0, &zero).unwrap();
+    let master = c.request(1, 0, Mode::Pr, LockFlags::NONE, &zero).unwrap();
     c.settle();
     let first = c.messages;
     assert!(first == 0 || first == 2, "{first}");
@@ -223,24 +223,24 @@ fn message_counts_are_those_of_the_protocol() {
     };
     let mut lock = 0;
     cost(&mut c, "first request", &[2, 4], &mut |c| {
-        lock = c.request(2, 0, Mode::Cr, 0, &zero).unwrap();
+        lock = c.request(2, 0, Mode::Cr, LockFlags::NONE, &zero).unwrap();
     });
     cost(&mut c, "request, master known", &[2], &mut |c| {
-        c.request(2, 0, Mode::Cr, 0, &zero).unwrap();
+        c.request(2, 0, Mode::Cr, LockFlags::NONE, &zero).unwrap();
     });
     cost(&mut c, "up", &[2], &mut |c| {
-        assert!(c.convert(lock, Mode::Pr, 0, &zero));
+        assert!(c.convert(lock, Mode::Pr, LockFlags::NONE, &zero));
     });
     cost(&mut c, "down", &[1], &mut |c| {
-        assert!(c.convert(lock, Mode::Nl, 0, &zero));
+        assert!(c.convert(lock, Mode::Nl, LockFlags::NONE, &zero));
     });
     cost(&mut c, "up that waits", &[3], &mut |c| {
-        assert!(c.convert(lock, Mode::Cw, 0, &zero));
+        assert!(c.convert(lock, Mode::Cw, LockFlags::NONE, &zero));
         while c.deliver() {}
-        assert!(c.unlock(master, 0, &zero));
+        assert!(c.unlock(master, LockFlags::NONE, &zero));
     });
     cost(&mut c, "unlock", &[2], &mut |c| {
-        assert!(c.unlock(lock, 0, &zero));
+        assert!(c.unlock(lock, LockFlags::NONE, &zero));
     });
     c.finish();
 }

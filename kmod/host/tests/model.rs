@@ -99,11 +99,11 @@ impl Run {
         }
     }
 
-    fn flags(&mut self, from: &[u32]) -> u32 {
-        let mut flags = 0;
+    fn flags(&mut self, from: &[LockFlags]) -> LockFlags {
+        let mut flags = LockFlags::NONE;
         for flag in from {
             if self.random.one_in(5) {
-                flags |= flag;
+                flags |= *flag;
             }
         }
         flags

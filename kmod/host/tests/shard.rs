@@ -85,7 +85,7 @@ fn name_of(node: u32, count: u32) -> ResourceName {
         .unwrap()
 }
 
-fn asking(mode: Mode, flags: u32, owner: u32) -> Request<'static, u32> {
+fn asking(mode: Mode, flags: LockFlags, owner: u32) -> Request<'static, u32> {
     Request {
         mode: mode as i32,
         flags,
@@ -111,7 +111,7 @@ fn an_answer_that_no_operation_can_end_with_is_asked_again() {
     let (mut shard, mut fx) = shard(2);
     let name = name_of(2, 2);
     let id = shard
-        .request(0, &name, asking(Mode::Ex, 0, 1), &mut fx)
+        .request(0, &name, asking(Mode::Ex, LockFlags::NONE, 1), &mut fx)
         .unwrap();
     assert_eq!(fx.sent(), [(2, MessageKind::Lookup)]);
     let odd = reply(MessageKind::RequestReply, id, ENOMEM);
@@ -127,7 +127,7 @@ fn an_answer_that_no_operation_can_end_with_is_asked_again() {
     // The same for a conversion.
     let up = Conversion {
         mode: Mode::Ex as i32,
-        flags: 0,
+        flags: LockFlags::NONE,
         pid: 42,
         wants_blocking: true,
         lvb: None,
@@ -152,7 +152,7 @@ fn a_lock_whose_grant_was_never_told_is_in_nobodys_way() {
             .request(
                 0,
                 &name,
-                asking(told_first.unwrap_or(Mode::Ex), 0, 1),
+                asking(told_first.unwrap_or(Mode::Ex), LockFlags::NONE, 1),
                 &mut fx,
             )
             .unwrap();
@@ -163,7 +163,7 @@ fn a_lock_whose_grant_was_never_told_is_in_nobodys_way() {
             // The same for a conversion: it holds PR as far as it knows.
             let up = Conversion {
                 mode: Mode::Ex as i32,
-                flags: 0,
+                flags: LockFlags::NONE,
                 pid: 42,
                 wants_blocking: true,
                 lvb: None,
@@ -214,23 +214,23 @@ fn without_quorum_nothing_is_granted_and_nothing_is_lost() {
     let (mut shard, mut fx) = shard(2);
     let name = name_of(1, 2);
     let held = shard
-        .request(0, &name, asking(Mode::Nl, 0, 1), &mut fx)
+        .request(0, &name, asking(Mode::Nl, LockFlags::NONE, 1), &mut fx)
         .unwrap();
     assert_eq!(fx.told, [(1, 0)]);
     shard.set_quorate(false);
     // Neither to this node, in any operation,
     let up = || Conversion {
         mode: Mode::Ex as i32,
-        flags: 0,
+        flags: LockFlags::NONE,
         pid: 42,
         wants_blocking: true,
         lvb: None,
     };
-    let new = shard.request(0, &name, asking(Mode::Ex, 0, 2), &mut fx);
+    let new = shard.request(0, &name, asking(Mode::Ex, LockFlags::NONE, 2), &mut fx);
     assert_eq!(new.unwrap_err(), Refused::Blocked);
     let converted = shard.convert(0, held, up(), |_| {}, &mut fx);
     assert_eq!(converted.unwrap_err(), Refused::Blocked);
-    let unlocked = shard.unlock(0, held, 0, None, |_| {}, &mut fx);
+    let unlocked = shard.unlock(0, held, LockFlags::NONE, None, |_| {}, &mut fx);
     assert_eq!(unlocked.unwrap_err(), Refused::Blocked);
     // nor to another, which is as cut off as this one.
     let asked = Message {
@@ -269,16 +269,16 @@ fn quorum_opens_nothing_that_is_stopped() {
     shard.set_quorate(false);
     shard.stop();
     shard.set_quorate(true);
-    let new = shard.request(0, &name(1), asking(Mode::Ex, 0, 1), &mut fx);
+    let new = shard.request(0, &name(1), asking(Mode::Ex, LockFlags::NONE, 1), &mut fx);
     assert_eq!(new.unwrap_err(), Refused::Blocked);
     shard.set_quorate(false);
     shard.enable();
-    let new = shard.request(0, &name(1), asking(Mode::Ex, 0, 1), &mut fx);
+    let new = shard.request(0, &name(1), asking(Mode::Ex, LockFlags::NONE, 1), &mut fx);
     assert_eq!(new.unwrap_err(), Refused::Blocked);
     shard.set_quorate(true);
     assert_eq!(shard.drain_saved(0, 1, &mut fx), Drained::Done);
     shard
-        .request(0, &name(1), asking(Mode::Ex, 0, 1), &mut fx)
+        .request(0, &name(1), asking(Mode::Ex, LockFlags::NONE, 1), &mut fx)
         .unwrap();
 }
 
@@ -287,10 +287,10 @@ fn who_is_not_the_master_makes_the_owner_look_again() {
     let (mut shard, mut fx) = shard(3);
     let name = name_of(2, 3);
     let id = shard
-        .request(0, &name, asking(Mode::Ex, 0, 1), &mut fx)
+        .request(0, &name, asking(Mode::Ex, LockFlags::NONE, 1), &mut fx)
         .unwrap();
     let other = shard
-        .request(0, &name, asking(Mode::Cr, 0, 2), &mut fx)
+        .request(0, &name, asking(Mode::Cr, LockFlags::NONE, 2), &mut fx)
         .unwrap();
     // One lock asks, the other one waits for it.
     assert_eq!(fx.sent(), [(2, MessageKind::Lookup)]);
@@ -323,7 +323,12 @@ fn who_is_not_the_master_makes_the_owner_look_again() {
 fn who_is_sent_back_and_forth_pauses() {
     let (mut shard, mut fx) = shard(3);
     let id = shard
-        .request(0, &name_of(2, 3), asking(Mode::Ex, 0, 1), &mut fx)
+        .request(
+            0,
+            &name_of(2, 3),
+            asking(Mode::Ex, LockFlags::NONE, 1),
+            &mut fx,
+        )
         .unwrap();
     assert_eq!(fx.sent(), [(2, MessageKind::Lookup)]);
     let named = Message {
@@ -353,7 +358,7 @@ fn messages_from_strangers_and_about_other_locks_change_nothing() {
     let (mut shard, mut fx) = shard(3);
     let name = name_of(1, 3);
     let id = shard
-        .request(0, &name, asking(Mode::Pr, 0, 1), &mut fx)
+        .request(0, &name, asking(Mode::Pr, LockFlags::NONE, 1), &mut fx)
         .unwrap();
     fx.told.clear();
     for kind in MessageKind::ALL {
@@ -401,7 +406,7 @@ fn random_messages_never_harm() {
         for owner in 0..6 {
             let (at, mode) = (random.below(4), random.mode());
             shard
-                .request(0, &names[at], asking(mode, 0, owner), &mut fx)
+                .request(0, &names[at], asking(mode, LockFlags::NONE, owner), &mut fx)
                 .unwrap();
         }
         for _ in 0..200 {
@@ -421,9 +426,9 @@ fn random_messages_never_harm() {
                 nodeid: random.below(5) as i32 - 1,
                 lkid: random.below(12) as u32,
                 remid: random.below(12) as u32,
-                exflags: random.next() as u32,
-                sbflags: random.below(8) as u32,
-                flags: random.below(4) as u32,
+                exflags: LockFlags::from_raw(random.next() as u32),
+                sbflags: StatusFlags::from_raw(random.below(8) as u8),
+                flags: SharedFlags::from_raw(random.below(4) as u8),
                 lvbseq: random.next() as u32,
                 status: random.pick(&[Queue::None, Queue::Wait, Queue::Grant, Queue::Convert]),
                 grmode: mode(&mut random),
@@ -460,7 +465,7 @@ fn what_cannot_be_saved_is_refused_and_what_is_saved_waits() {
     let name = name_of(1, 2);
     shard.stop();
     assert!(shard.is_blocked());
-    let refused = shard.request(0, &name, asking(Mode::Ex, 0, 1), &mut fx);
+    let refused = shard.request(0, &name, asking(Mode::Ex, LockFlags::NONE, 1), &mut fx);
     assert_eq!(refused, Err(Refused::Blocked));
     let m = Message {
         lkid: 5,
@@ -493,7 +498,7 @@ fn idle_resources_go_after_a_while_and_the_directory_is_told() {
         let (mut shard, mut fx) = shard(2);
         let name = name_of(directory, 2);
         let id = shard
-            .request(0, &name, asking(Mode::Ex, 0, 1), &mut fx)
+            .request(0, &name, asking(Mode::Ex, LockFlags::NONE, 1), &mut fx)
             .unwrap();
         if directory == 2 {
             let answer = Message {
@@ -503,7 +508,9 @@ fn idle_resources_go_after_a_while_and_the_directory_is_told() {
             };
             shard.receive(0, NodeId(2), &answer, &mut fx);
         }
-        shard.unlock(10, id, 0, None, |_| {}, &mut fx).unwrap();
+        shard
+            .unlock(10, id, LockFlags::NONE, None, |_| {}, &mut fx)
+            .unwrap();
         fx.sent();
         assert_eq!(shard.next_timeout(), Some(1010));
         shard.handle_timeout(1009, &mut fx);
@@ -571,7 +578,7 @@ fn orphans_are_adopted_by_name_and_mode_and_purged_by_process() {
     assert_eq!(fx.released, [1, 2]);
     assert_eq!(shard.counts().locks, 1);
     assert_eq!(shard.owner(id), None);
-    let refused = shard.unlock(0, id, 0, None, |_| {}, &mut fx);
+    let refused = shard.unlock(0, id, LockFlags::NONE, None, |_| {}, &mut fx);
     assert_eq!(refused, Err(Refused::NotFound));
     assert_eq!(
         shard.adopt(&name, asking(Mode::Ex, ORPHAN, 3)),
@@ -601,7 +608,7 @@ fn an_image_that_makes_no_sense_is_refused() {
     let (mut shard, mut fx) = shard(2);
     let name = name_of(1, 2);
     shard
-        .request(0, &name, asking(Mode::Nl, 0, 1), &mut fx)
+        .request(0, &name, asking(Mode::Nl, LockFlags::NONE, 1), &mut fx)
         .unwrap();
     shard.stop();
     shard.begin(members(1, &[1, 2]), &[]);
@@ -609,14 +616,14 @@ fn an_image_that_makes_no_sense_is_refused() {
         ownpid: 1,
         lkid: 5,
         remid: 0,
-        exflags: 0,
-        flags: 0,
+        exflags: LockFlags::NONE,
+        flags: SharedFlags::NONE,
         lvbseq: 0,
         result: 0,
         rqmode: None,
         grmode: Some(Mode::Pr),
         status: Queue::Grant,
-        asts: 3,
+        asts: AST_COMPLETION | AST_BLOCKING,
         wait_type: 0,
         name,
         lvb: &[],
@@ -671,7 +678,7 @@ fn listings_are_what_the_tools_read() {
     };
     shard.receive(1500, NodeId(2), &m, &mut fx);
     shard
-        .request(2000, &there, asking(Mode::Cr, 0, 2), &mut fx)
+        .request(2000, &there, asking(Mode::Cr, LockFlags::NONE, 2), &mut fx)
         .unwrap();
     let text = |format| {
         let mut out = header(format).to_string();
@@ -725,7 +732,7 @@ fn with_lock_of_node_2(mode: Mode) -> (Shard<u32>, Sink, ResourceName) {
 fn another_mode_than_asked_for_is_granted_by_a_message_that_can_say_so() {
     let (mut shard, mut fx, name) = with_lock_of_node_2(Mode::Nl);
     shard
-        .request(0, &name, asking(Mode::Pr, 0, 1), &mut fx)
+        .request(0, &name, asking(Mode::Pr, LockFlags::NONE, 1), &mut fx)
         .unwrap();
     let m = Message {
         lkid: 0x77,
@@ -742,8 +749,8 @@ fn another_mode_than_asked_for_is_granted_by_a_message_that_can_say_so() {
         .map(|(_, m, _)| (m.kind, m.result, m.sbflags))
         .collect();
     let expected = [
-        (MessageKind::ConvertReply, EINPROGRESS, 0),
-        (MessageKind::Grant, 0, u32::from(SBF_ALTMODE)),
+        (MessageKind::ConvertReply, EINPROGRESS, StatusFlags::NONE),
+        (MessageKind::Grant, 0, SBF_ALTMODE),
     ];
     assert_eq!(said, expected);
     shard.check().unwrap();
@@ -754,7 +761,7 @@ fn a_mode_given_up_on_the_master_is_given_up_by_the_owner() {
     let (mut shard, mut fx) = shard(2);
     let name = name_of(2, 2);
     let id = shard
-        .request(0, &name, asking(Mode::Pr, 0, 1), &mut fx)
+        .request(0, &name, asking(Mode::Pr, LockFlags::NONE, 1), &mut fx)
         .unwrap();
     shard.receive(
         0,
@@ -771,7 +778,7 @@ fn a_mode_given_up_on_the_master_is_given_up_by_the_owner() {
     };
     shard.convert(0, id, up, |_| {}, &mut fx).unwrap();
     let demoted = Message {
-        sbflags: u32::from(SBF_DEMOTED),
+        sbflags: SBF_DEMOTED,
         ..reply(MessageKind::ConvertReply, id, EINPROGRESS)
     };
     shard.receive(0, NodeId(2), &demoted, &mut fx);
@@ -793,7 +800,7 @@ fn the_directory_goes_by_its_own_request_until_somebody_says_who_the_master_is()
     };
     shard.receive(0, NodeId(2), &lookup, &mut fx);
     shard
-        .request(0, &name, asking(Mode::Cr, 0, 1), &mut fx)
+        .request(0, &name, asking(Mode::Cr, LockFlags::NONE, 1), &mut fx)
         .unwrap();
     let kinds = [(2, MessageKind::LookupReply), (2, MessageKind::Request)];
     let id = LockId::from_raw(fx.sent[1].1.lkid);
@@ -843,7 +850,9 @@ fn a_master_from_memory_is_asked_by_one_lock_at_a_time() {
     let (mut shard, mut fx) = shard(3);
     let name = name_of(2, 3);
     let ask = |shard: &mut Shard<u32>, fx: &mut Sink| {
-        shard.request(0, &name, asking(Mode::Cr, 0, 1), fx).unwrap()
+        shard
+            .request(0, &name, asking(Mode::Cr, LockFlags::NONE, 1), fx)
+            .unwrap()
     };
     let id = ask(&mut shard, &mut fx);
     let answer = Message {
@@ -854,7 +863,9 @@ fn a_master_from_memory_is_asked_by_one_lock_at_a_time() {
     shard.receive(0, NodeId(2), &answer, &mut fx);
     let taken = reply(MessageKind::RequestReply, id, 0);
     shard.receive(0, NodeId(3), &taken, &mut fx);
-    shard.unlock(0, id, 0, None, |_| {}, &mut fx).unwrap();
+    shard
+        .unlock(0, id, LockFlags::NONE, None, |_| {}, &mut fx)
+        .unwrap();
     let ended = reply(MessageKind::UnlockReply, id, -0x10002);
     shard.receive(0, NodeId(3), &ended, &mut fx);
     assert_eq!((shard.counts().locks, shard.counts().resources), (0, 1));
@@ -887,7 +898,9 @@ fn an_owner_that_does_not_know_of_its_grant_does_not_write() {
         let mut all = String::new();
         shard.dump(0, Format::All, &|_| 0, &mut all).unwrap();
         assert_eq!(all.matches("lvb 1 8 05 05").count(), expected, "{all}");
-        shard.unlock(0, id, 0, None, |_| {}, &mut fx).unwrap();
+        shard
+            .unlock(0, id, LockFlags::NONE, None, |_| {}, &mut fx)
+            .unwrap();
         let m = Message {
             lkid: 0x77,
             rqmode: Some(Mode::Ex),
@@ -903,20 +916,20 @@ fn a_lock_from_an_interrupted_recovery_is_not_taken_in_twice() {
     let (mut shard, mut fx) = shard(2);
     let name = name_of(1, 2);
     shard
-        .request(0, &name, asking(Mode::Nl, 0, 1), &mut fx)
+        .request(0, &name, asking(Mode::Nl, LockFlags::NONE, 1), &mut fx)
         .unwrap();
     let image = RcomLock {
         ownpid: 1,
         lkid: 5,
         remid: 0,
-        exflags: 0,
-        flags: 0,
+        exflags: LockFlags::NONE,
+        flags: SharedFlags::NONE,
         lvbseq: 0,
         result: 0,
         rqmode: None,
         grmode: Some(Mode::Ex),
         status: Queue::Grant,
-        asts: 3,
+        asts: AST_COMPLETION | AST_BLOCKING,
         wait_type: 0,
         name,
         lvb: &[],
@@ -952,11 +965,13 @@ fn who_was_called_master_stays_it_when_the_directory_node_forgets_the_resource()
     };
     shard.receive(0, NodeId(4), &lookup, &mut fx);
     let id = shard
-        .request(0, &name, asking(Mode::Nl, 0, 1), &mut fx)
+        .request(0, &name, asking(Mode::Nl, LockFlags::NONE, 1), &mut fx)
         .unwrap();
     let taken = reply(MessageKind::RequestReply, id, 0);
     shard.receive(0, NodeId(4), &taken, &mut fx);
-    shard.unlock(0, id, 0, None, |_| {}, &mut fx).unwrap();
+    shard
+        .unlock(0, id, LockFlags::NONE, None, |_| {}, &mut fx)
+        .unwrap();
     // Node 2 has the answer, or loses it with an attempt that is given up.
     for _attempt in 0..2 {
         shard.stop();

@@ -48,7 +48,7 @@ impl Recovery {
     }
 
     /// Asks whoever is due; true when all have answered what was hoped for.
-    fn poll<R: RecoveryEffects>(&mut self, now_ms: u64, flags: u32, fx: &mut R) -> bool {
+    fn poll<R: RecoveryEffects>(&mut self, now_ms: u64, asks_slots: bool, fx: &mut R) -> bool {
         for at in 0..self.members.len() {
             let Some(known) = self.members.get(at) else {
                 continue;
@@ -57,7 +57,7 @@ impl Recovery {
             if !known.poll.is_open() || known.poll.due_ms > now_ms {
                 continue;
             }
-            let asked = self.request(RcomKind::Status, 0, &rcom::encode_status(flags));
+            let asked = self.request(RcomKind::Status, 0, &rcom::encode_status(asks_slots));
             let Some(known) = self.members.get_mut(at) else {
                 continue;
             };
@@ -81,7 +81,7 @@ impl Recovery {
         fx: &mut R,
     ) -> Result<Step, Mismatch> {
         self.check_configs()?;
-        if !self.poll(now_ms, 0, fx) {
+        if !self.poll(now_ms, false, fx) {
             return Ok(Step::Wait(Phase::Ping));
         }
         let own = self.own;
@@ -120,9 +120,8 @@ impl Recovery {
     ) -> Result<Step, Mismatch> {
         self.check_configs()?;
         let asks_slots = matches!(here, Phase::Nodes) && !self.drives();
-        let flags = if asks_slots { rcom::NEED_SLOTS } else { 0 };
         let skips = matches!(here, Phase::Locks) && fault(Fault::BarrierSkipped);
-        if !self.poll(now_ms, flags, fx) && !skips {
+        if !self.poll(now_ms, asks_slots, fx) && !skips {
             return Ok(Step::Wait(here));
         }
         if let Some(bit) = here.barrier().filter(|_| self.drives()) {

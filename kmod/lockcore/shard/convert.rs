@@ -8,7 +8,7 @@ use super::effects::check_request;
 use super::grant::Outcome;
 use super::{Conversion, Effects, Refused, Shard, Status};
 use crate::lockcore::arena::LockIndex;
-use crate::lockcore::flags::{CONVERT, QUECVT, VALBLK};
+use crate::lockcore::flags::{StatusFlags, CONVERT, QUECVT, VALBLK};
 use crate::lockcore::lkb::state::WANTS_BLOCKING;
 use crate::lockcore::lkb::{LockId, Queue, Waiting};
 use crate::lockcore::lvb::{direction, Direction};
@@ -35,12 +35,12 @@ impl<O> Shard<O> {
             return Err(Refused::Busy);
         }
         let may_queue = lock.granted.is_some_and(|old| old.may_queue_to(mode));
-        if bits & QUECVT != 0 && !may_queue {
+        if bits.has(QUECVT) && !may_queue {
             return Err(Refused::Invalid);
         }
         let r = lock.resource;
         let lvb = self.copy_lvb(bits, args.lvb)?;
-        if bits & VALBLK != 0 && self.is_master(r) {
+        if bits.has(VALBLK) && self.is_master(r) {
             self.reserve_lvb(r)?;
         }
         let lock = self.lock_mut(i);
@@ -51,7 +51,7 @@ impl<O> Shard<O> {
             lock.lvb = lvb;
         }
         lock.flags = bits;
-        lock.sb_flags = 0;
+        lock.sb_flags = StatusFlags::NONE;
         lock.pid = args.pid;
         lock.requested = Some(mode);
         lock.set(WANTS_BLOCKING, args.wants_blocking);

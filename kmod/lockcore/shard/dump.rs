@@ -58,21 +58,21 @@ const QUEUES: [(Queue, &str); 3] = [
 
 /// Flags of resources as tools show them.
 const RSB_FLAGS: [(u16, u32); 6] = [
-    (state::MASTER_UNCERTAIN, 0x1),
-    (state::LVB_INVALID, 0x2),
-    (state::NEW_MASTER, 0x8),
-    (state::REBUILDING, 0x10),
-    (state::GRANT, 0x40),
-    (state::IDLE, 0x100),
+    (state::MASTER_UNCERTAIN.raw(), 0x1),
+    (state::LVB_INVALID.raw(), 0x2),
+    (state::NEW_MASTER.raw(), 0x8),
+    (state::REBUILDING.raw(), 0x10),
+    (state::GRANT.raw(), 0x40),
+    (state::IDLE.raw(), 0x100),
 ];
 const RSB_HASHED: u32 = 0x200;
 
 /// Flags of locks as tools show them.
 const LKB_FLAGS: [(u16, u32); 4] = [
-    (MASTER_COPY, 1 << 16),
-    (RESEND, 1 << 17),
-    (OVERLAP_UNLOCK, 1 << 19),
-    (OVERLAP_CANCEL, 1 << 20),
+    (MASTER_COPY.raw(), 1 << 16),
+    (RESEND.raw(), 1 << 17),
+    (OVERLAP_UNLOCK.raw(), 1 << 19),
+    (OVERLAP_CANCEL.raw(), 1 << 20),
 ];
 
 fn shown(bits: u16, table: &[(u16, u32)]) -> u32 {
@@ -169,7 +169,7 @@ impl<O> Shard<O> {
     }
 
     fn shown_flags(lock: &Lkb<O>) -> u32 {
-        shown(lock.state, &LKB_FLAGS) | u32::from(lock.shared)
+        shown(lock.state.raw(), &LKB_FLAGS) | u32::from(lock.shared.raw())
     }
 
     /// Calls `f` for each lock in a queue.
@@ -200,7 +200,7 @@ impl<O> Shard<O> {
                     lock.remote_id,
                     lock.pid,
                     lock.owner.as_ref().map_or(0, xid),
-                    lock.flags,
+                    lock.flags.raw(),
                     Self::shown_flags(lock),
                     lock.queue as u8,
                     Mode::to_raw(lock.granted),
@@ -230,7 +230,7 @@ impl<O> Shard<O> {
             r.raw(),
             self.shown_master(rsb),
             self.shown_first(rsb),
-            shown(rsb.state, &RSB_FLAGS) | RSB_HASHED,
+            shown(rsb.state.raw(), &RSB_FLAGS) | RSB_HASHED,
             u8::from(rsb.is(state::NEW_MASTER)),
             0,
             name.len(),
@@ -274,7 +274,7 @@ impl<O> Shard<O> {
             lock.remote_id,
             lock.pid,
             lock.owner.as_ref().map_or(0, xid),
-            lock.flags,
+            lock.flags.raw(),
             Self::shown_flags(lock),
             lock.queue as u8,
             Mode::to_raw(lock.granted),
@@ -299,7 +299,7 @@ impl<O> Shard<O> {
             rsb.directory.0,
             self.own().0,
             due_ms,
-            shown(rsb.state, &RSB_FLAGS) | RSB_HASHED,
+            shown(rsb.state.raw(), &RSB_FLAGS) | RSB_HASHED,
             name.len(),
             Tagged(name),
         )

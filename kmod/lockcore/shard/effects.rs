@@ -5,7 +5,7 @@
 //! order must be kept by who carries them out.
 
 use crate::lockcore::errno;
-use crate::lockcore::flags;
+use crate::lockcore::flags::{self, LockFlags, StatusFlags};
 use crate::lockcore::lkb::LockId;
 use crate::lockcore::members::NodeId;
 use crate::lockcore::mode::Mode;
@@ -64,8 +64,8 @@ pub struct Completion<'a> {
     pub id: LockId,
     /// How it ended.
     pub status: Status,
-    /// `flags::SBF_*`.
-    pub sb_flags: u8,
+    /// What else there is to say of it.
+    pub sb_flags: StatusFlags,
     /// What the lock holds now.
     pub mode: Option<Mode>,
     /// To be stored in the owner's value block before it is told.
@@ -77,8 +77,8 @@ pub struct Completion<'a> {
 pub struct Request<'a, O> {
     /// Wanted mode, as the caller said it.
     pub mode: i32,
-    /// `flags::*` and whatever else the caller set.
-    pub flags: u32,
+    /// What is asked for, and whatever else the caller set.
+    pub flags: LockFlags,
     /// The process that asks.
     pub pid: u32,
     /// A program's lock.
@@ -96,8 +96,8 @@ pub struct Request<'a, O> {
 pub struct Conversion<'a> {
     /// Wanted mode, as the caller said it.
     pub mode: i32,
-    /// `flags::*` and whatever else the caller set.
-    pub flags: u32,
+    /// What is asked for, and whatever else the caller set.
+    pub flags: LockFlags,
     /// The process that asks.
     pub pid: u32,
     /// Whether there is a blocking callback from now on.
@@ -155,9 +155,9 @@ pub enum Received {
 }
 
 /// What a lock request may not ask for, whatever the lock.
-pub(super) fn check_request(mode: i32, bits: u32, has_lvb: bool) -> Result<Mode, Refused> {
+pub(super) fn check_request(mode: i32, bits: LockFlags, has_lvb: bool) -> Result<Mode, Refused> {
     let mode = Mode::from_raw(mode).ok_or(Refused::Invalid)?;
-    let has = |flag| bits & flag != 0;
+    let has = |flag| bits.has_any(flag);
     let converts = has(flags::CONVERT);
     let wrong = has(flags::CANCEL)
         || has(flags::QUECVT) && !converts
@@ -179,8 +179,8 @@ mod tests {
     #[test]
     fn argument_rules() {
         let refused = [
-            (-1, 0),
-            (6, 0),
+            (-1, LockFlags::NONE),
+            (6, LockFlags::NONE),
             (5, CANCEL),
             (5, QUECVT),
             (5, CONVDEADLK),
@@ -195,7 +195,7 @@ mod tests {
             assert_eq!(
                 check_request(mode, bits, false),
                 Err(Refused::Invalid),
-                "{bits:#x}"
+                "{bits:?}"
             );
         }
         let accepted = [
@@ -206,11 +206,11 @@ mod tests {
                 3,
                 ALTPR | ALTCW | HEADQUE | NOORDER | NODLCKWT | NODLCKBLK | TIMEOUT,
             ),
-            (3, 0x0010_0000),
+            (3, LockFlags::from_raw(0x0010_0000)),
             (3, IVVALBLK),
         ];
         for (mode, bits) in accepted {
-            assert!(check_request(mode, bits, false).is_ok(), "{bits:#x}");
+            assert!(check_request(mode, bits, false).is_ok(), "{bits:?}");
         }
         assert!(check_request(5, VALBLK, true).is_ok());
     }

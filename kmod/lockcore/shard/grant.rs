@@ -10,8 +10,8 @@ use super::{Effects, Shard, Status};
 use crate::lockcore::arena::{LockIndex, ResourceIndex};
 use crate::lockcore::fault::{fault, Fault};
 use crate::lockcore::flags::{
-    ALTCW, ALTPR, CONVDEADLK, EXPEDITE, HEADQUE, NODLCKWT, NOORDER, NOQUEUE, NOQUEUEBAST, QUECVT,
-    SBF_ALTMODE, SBF_DEMOTED,
+    LockFlags, ALTCW, ALTPR, CONVDEADLK, EXPEDITE, HEADQUE, NODLCKWT, NOORDER, NOQUEUE,
+    NOQUEUEBAST, QUECVT, SBF_ALTMODE, SBF_DEMOTED,
 };
 use crate::lockcore::lkb::state::GAVE_UP_MODE;
 use crate::lockcore::lkb::Queue;
@@ -253,11 +253,10 @@ impl<O> Shard<O> {
             Outcome::Granted | Outcome::Deadlock => {}
             Outcome::Queued => {
                 // It may be the next in line at once, and be served if it gave way itself.
-                let first =
-                    lock.flags & (HEADQUE | NOORDER) != 0 || lock.sb_flags & SBF_DEMOTED != 0;
+                let first = lock.flags.has_any(HEADQUE | NOORDER) || lock.sb_flags.has(SBF_DEMOTED);
                 let unordered = self.resource(r).is(UNORDERED);
                 let otherwise =
-                    lock.granted.is_some() && (unordered || lock.flags & (ALTPR | ALTCW) != 0);
+                    lock.granted.is_some() && (unordered || lock.flags.has_any(ALTPR | ALTCW));
                 self.tell_queue(r, Queue::Grant, i, wanted, fx);
                 if first || otherwise {
                     self.grant_pending(r, fx);
@@ -400,10 +399,10 @@ impl<O> Shard<O> {
 }
 
 /// The mode that will also do.
-pub(super) fn alternative(bits: u32, wanted: Option<Mode>) -> Option<Mode> {
-    if bits & ALTPR != 0 && wanted != Some(Mode::Pr) {
+pub(super) fn alternative(bits: LockFlags, wanted: Option<Mode>) -> Option<Mode> {
+    if bits.has(ALTPR) && wanted != Some(Mode::Pr) {
         Some(Mode::Pr)
-    } else if bits & ALTCW != 0 && wanted != Some(Mode::Cw) {
+    } else if bits.has(ALTCW) && wanted != Some(Mode::Cw) {
         Some(Mode::Cw)
     } else {
         None

@@ -11,7 +11,7 @@
 
 use super::Shard;
 use crate::lockcore::arena::{LockIndex, ResourceIndex};
-use crate::lockcore::flags::{IVVALBLK, SBF_VALNOTVALID, VALBLK};
+use crate::lockcore::flags::{LockFlags, IVVALBLK, SBF_VALNOTVALID, VALBLK};
 use crate::lockcore::lkb::state::RETURNS_LVB;
 use crate::lockcore::lvb::{direction, writes_at_unlock, Direction};
 use crate::lockcore::rsb::state::{LVB_INVALID, LVB_LOST};
@@ -20,9 +20,9 @@ use crate::platform::{KVec, Result, GFP};
 impl<O> Shard<O> {
     /// Memory for what an owner reads and writes, filled with `bytes`; empty if there is nothing
     /// to be kept.
-    pub(super) fn copy_lvb(&self, bits: u32, bytes: Option<&[u8]>) -> Result<KVec<u8>> {
+    pub(super) fn copy_lvb(&self, bits: LockFlags, bytes: Option<&[u8]>) -> Result<KVec<u8>> {
         let len = usize::from(self.config.lvb_len);
-        let Some(bytes) = bytes.filter(|_| bits & VALBLK != 0 && len > 0) else {
+        let Some(bytes) = bytes.filter(|_| bits.has(VALBLK) && len > 0) else {
             return Ok(KVec::new());
         };
         let mut copy = KVec::with_capacity(len, GFP)?;

@@ -7,7 +7,9 @@
 use super::effects::check_request;
 use super::{Effects, Refused, Request, Shard};
 use crate::lockcore::arena::{Key, LockIndex, ResourceIndex};
-use crate::lockcore::flags::{CANCEL, FORCEUNLOCK, IVVALBLK, ORPHAN, SHARED_ORPHAN, SHARED_USER};
+use crate::lockcore::flags::{
+    StatusFlags, CANCEL, FORCEUNLOCK, IVVALBLK, ORPHAN, SHARED_ORPHAN, SHARED_USER,
+};
 use crate::lockcore::hash::name_hash;
 use crate::lockcore::lkb::state::WANTS_BLOCKING;
 use crate::lockcore::lkb::{LockId, Queue};
@@ -29,7 +31,7 @@ impl<O> Shard<O> {
             return Ok(());
         };
         let lock = self.lock_mut(i);
-        lock.shared |= SHARED_ORPHAN as u8;
+        lock.shared |= SHARED_ORPHAN;
         lock.set(WANTS_BLOCKING, false);
         if let Some(owner) = lock.owner.take() {
             fx.release(owner);
@@ -42,7 +44,7 @@ impl<O> Shard<O> {
         if self.is_blocked() {
             return Err(Refused::Blocked);
         }
-        let bits = args.flags & !ORPHAN;
+        let bits = args.flags.without(ORPHAN);
         let mode = check_request(args.mode, bits, args.lvb.is_some())?;
         let lvb = self.copy_lvb(bits, args.lvb)?;
         let r = self.find(name_hash(name.as_bytes()), name.as_bytes());
@@ -54,8 +56,8 @@ impl<O> Shard<O> {
         lock.owner = Some(args.owner);
         lock.flags = bits;
         lock.pid = args.pid;
-        lock.shared = SHARED_USER as u8;
-        lock.sb_flags = 0;
+        lock.shared = SHARED_USER;
+        lock.sb_flags = StatusFlags::NONE;
         lock.last_completion = Some(mode);
         lock.last_blocking = None;
         lock.set(WANTS_BLOCKING, args.wants_blocking);

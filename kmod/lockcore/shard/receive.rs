@@ -12,7 +12,7 @@ use crate::lockcore::arena::{Key, LockIndex, ResourceIndex};
 use crate::lockcore::errno::{EBADR, EBUSY, EINVAL, ENOENT, ENOTBLK};
 use crate::lockcore::fault::{fault, Fault};
 use crate::lockcore::flags::{
-    AST_BLOCKING, CONVDEADLK, NOQUEUE, SBF_DEMOTED, SHARED, SHARED_USER, VALBLK,
+    StatusFlags, AST_BLOCKING, CONVDEADLK, NOQUEUE, SBF_DEMOTED, SHARED, SHARED_USER, VALBLK,
 };
 use crate::lockcore::hash::name_hash;
 use crate::lockcore::lkb::state::{MASTER_COPY, WANTS_BLOCKING};
@@ -173,12 +173,12 @@ impl<O> Shard<O> {
             flags: m.exflags,
             requested: Some(mode),
             lvb_seq: m.lvbseq,
-            shared: (m.flags & SHARED) as u8,
+            shared: m.flags.among(SHARED),
             lvb: KVec::new(),
             ..Lkb::default()
         };
         lock.set(MASTER_COPY, true);
-        lock.set(WANTS_BLOCKING, m.asts & AST_BLOCKING != 0);
+        lock.set(WANTS_BLOCKING, m.asts.has(AST_BLOCKING));
         self.locks.put(i, lock);
         self.join(r);
         Ok(i)
@@ -229,24 +229,24 @@ impl<O> Shard<O> {
             return Received::Dropped;
         }
         let r = lock.resource;
-        if m.exflags & VALBLK != 0 && self.reserve_lvb(r).is_err() {
+        if m.exflags.has(VALBLK) && self.reserve_lvb(r).is_err() {
             return Received::NoMemory;
         }
         let lock = self.lock_mut(i);
         lock.flags = m.exflags;
-        lock.sb_flags = m.sbflags as u8;
+        lock.sb_flags = m.sbflags;
         if lock.granted == Some(Mode::Nl) && m.grmode > lock.granted && lock.has(CONVDEADLK) {
             // The old master had done that, and the owner does not know.
             lock.sb_flags |= SBF_DEMOTED;
         }
-        lock.shared = (m.flags & SHARED) as u8;
+        lock.shared = m.flags.among(SHARED);
         lock.requested = Some(mode);
         lock.lvb_seq = m.lvbseq;
-        lock.set(WANTS_BLOCKING, m.asts & AST_BLOCKING != 0);
+        lock.set(WANTS_BLOCKING, m.asts.has(AST_BLOCKING));
         let answers = lock.change() != Change::Down;
         if !answers {
             // The owner has it already: it can neither wait nor be refused.
-            lock.flags &= !NOQUEUE;
+            lock.flags.set(NOQUEUE, false);
         }
         let outcome = self.decide_convert(i, m.extra, fx);
         if answers {
@@ -269,12 +269,12 @@ impl<O> Shard<O> {
             Err(received) => return received,
         };
         let r = self.lock(i).resource;
-        if m.exflags & VALBLK != 0 && self.reserve_lvb(r).is_err() {
+        if m.exflags.has(VALBLK) && self.reserve_lvb(r).is_err() {
             return Received::NoMemory;
         }
         let lock = self.lock_mut(i);
         lock.flags = m.exflags;
-        lock.sb_flags = 0;
+        lock.sb_flags = StatusFlags::NONE;
         // What an owner did not know that it held, it has not written to.
         let knew = writes_at_unlock(m.grmode);
         self.lvb_at_unlock(i, if knew { m.extra } else { &[] });
@@ -396,5 +396,5 @@ impl<O> Shard<O> {
 
 /// Whether a message and a lock agree on being a program's.
 pub(super) fn same_kind<O>(lock: &Lkb<O>, m: &Message<'_>) -> bool {
-    m.flags & SHARED_USER == 0 || u32::from(lock.shared) & SHARED_USER != 0
+    !m.flags.has(SHARED_USER) || lock.shared.has(SHARED_USER)
 }

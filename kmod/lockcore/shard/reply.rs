@@ -178,7 +178,7 @@ impl<O> Shard<O> {
         let lock = self.lock_mut(i);
         lock.waiting = Waiting::None;
         lock.remote_id = m.lkid;
-        lock.sb_flags = m.sbflags as u8;
+        lock.sb_flags = m.sbflags;
         if m.result == GRANTED {
             self.granted_by_master(i, m);
             self.complete(i, Status::Granted, fx);
@@ -190,11 +190,11 @@ impl<O> Shard<O> {
     /// The owner's side of a grant.
     fn granted_by_master(&mut self, i: LockIndex, m: &Message<'_>) {
         let lock = self.lock_mut(i);
-        if lock.sb_flags & SBF_DEMOTED != 0 && lock.granted.is_some() {
+        if lock.sb_flags.has(SBF_DEMOTED) && lock.granted.is_some() {
             self.set_granted(i, Some(Mode::Nl));
         }
         let lock = self.lock_mut(i);
-        if lock.sb_flags & SBF_ALTMODE != 0 {
+        if lock.sb_flags.has(SBF_ALTMODE) {
             lock.requested = alternative(lock.flags, lock.requested).or(lock.requested);
         }
         self.take_lvb(i, m.extra, m.lvbseq);
@@ -226,7 +226,7 @@ impl<O> Shard<O> {
     fn request_bounced<F: Effects<Owner = O>>(&mut self, i: LockIndex, fx: &mut F) {
         let own = self.own();
         let lock = self.lock_mut(i);
-        let given_up = lock.state & (OVERLAP_UNLOCK | OVERLAP_CANCEL) != 0;
+        let given_up = lock.state.has_any(OVERLAP_UNLOCK | OVERLAP_CANCEL);
         let again = lock.is(BOUNCED);
         lock.set(BOUNCED, true);
         let r = lock.resource;
@@ -268,14 +268,14 @@ impl<O> Shard<O> {
         lock.set(RESEND, false);
         match m.result {
             GRANTED => {
-                lock.sb_flags = m.sbflags as u8;
+                lock.sb_flags = m.sbflags;
                 self.granted_by_master(i, m);
                 self.convert_answered(i);
                 self.complete(i, Status::Granted, fx);
             }
             EINPROGRESS => {
-                lock.sb_flags = m.sbflags as u8;
-                if lock.sb_flags & SBF_DEMOTED != 0 {
+                lock.sb_flags = m.sbflags;
+                if lock.sb_flags.has(SBF_DEMOTED) {
                     self.set_granted(i, Some(Mode::Nl));
                 }
                 self.requeue(i, Queue::Convert);
@@ -352,7 +352,7 @@ impl<O> Shard<O> {
         }
         lock.waiting = Waiting::None;
         if m.result == CANCELLED {
-            if m.sbflags as u8 & SBF_DEMOTED != 0 && lock.granted.is_some() {
+            if m.sbflags.has(SBF_DEMOTED) && lock.granted.is_some() {
                 lock.sb_flags |= SBF_DEMOTED;
                 self.set_granted(i, Some(Mode::Nl));
             }
@@ -373,7 +373,7 @@ impl<O> Shard<O> {
         let Some(i) = found.filter(queued) else {
             return Received::Dropped;
         };
-        self.lock_mut(i).sb_flags = m.sbflags as u8;
+        self.lock_mut(i).sb_flags = m.sbflags;
         self.granted_by_master(i, m);
         let lock = self.lock_mut(i);
         match lock.waiting {

@@ -9,7 +9,7 @@ use super::effects::check_request;
 use super::grant::Outcome;
 use super::{Effects, Refused, Request, Shard, Status};
 use crate::lockcore::arena::{Key, LockIndex, ResourceIndex};
-use crate::lockcore::flags::{CONVERT, SHARED_USER, VALBLK};
+use crate::lockcore::flags::{LockFlags, SharedFlags, CONVERT, SHARED_USER, VALBLK};
 use crate::lockcore::hash::name_hash;
 use crate::lockcore::lkb::state::{LOOKUP_QUEUED, WANTS_BLOCKING};
 use crate::lockcore::lkb::{Lkb, LockId, Waiting};
@@ -45,7 +45,7 @@ impl<O> Shard<O> {
     ) -> Result<LockId, Refused> {
         self.check_open(now_ms)?;
         let mode = check_request(args.mode, args.flags, args.lvb.is_some())?;
-        if args.flags & CONVERT != 0 {
+        if args.flags.has(CONVERT) {
             return Err(Refused::Invalid);
         }
         let lvb = self.copy_lvb(args.flags, args.lvb)?;
@@ -59,7 +59,11 @@ impl<O> Shard<O> {
             pid: args.pid,
             flags: args.flags,
             requested: Some(mode),
-            shared: if args.user { SHARED_USER as u8 } else { 0 },
+            shared: if args.user {
+                SHARED_USER
+            } else {
+                SharedFlags::NONE
+            },
             ..Lkb::default()
         };
         lock.set(WANTS_BLOCKING, args.wants_blocking);
@@ -75,11 +79,11 @@ impl<O> Shard<O> {
     pub(super) fn find_or_create(
         &mut self,
         name: &ResourceName,
-        bits: u32,
+        bits: LockFlags,
     ) -> Result<ResourceIndex, Refused> {
         let hash = name_hash(name.as_bytes());
         let found = self.find(hash, name.as_bytes());
-        let room = bits & VALBLK != 0;
+        let room = bits.has(VALBLK);
         if !found.is_none() {
             if room {
                 self.reserve_lvb(found)?;

@@ -103,7 +103,7 @@ impl<O> Shard<O> {
         let own = self.own();
         let now_ms = self.now_ms as u32;
         let rsb = self.resources.get_mut(r);
-        let lost_master = rsb.state & (state::MASTER_GONE | state::NEW_MASTER) != 0;
+        let lost_master = rsb.state.has_any(state::MASTER_GONE | state::NEW_MASTER);
         let keep = match rsb.master() {
             Some(master) if master == own => true,
             Some(_) => rsb.directory != own && !lost_master,

@@ -41,8 +41,8 @@ impl<O> Shard<O> {
             lkid: self.id_of(i).raw(),
             remid: lock.remote_id,
             exflags: lock.flags,
-            sbflags: u32::from(lock.sb_flags),
-            flags: u32::from(lock.shared),
+            sbflags: lock.sb_flags,
+            flags: lock.shared,
             lvbseq: lock.lvb_seq,
             hash: rsb.hash,
             status: lock.queue,
@@ -68,7 +68,7 @@ impl<O> Shard<O> {
         }
         // A master of the in-tree kind would write zeros for bytes that do not come.
         if kind == MessageKind::Unlock && message.extra.is_empty() {
-            message.exflags &= !VALBLK;
+            message.exflags.set(VALBLK, false);
         }
         fx.send(to, &message);
     }

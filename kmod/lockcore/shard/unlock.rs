@@ -11,7 +11,7 @@
 
 use super::{Effects, Refused, Shard, Status};
 use crate::lockcore::arena::LockIndex;
-use crate::lockcore::flags::{CANCEL, FORCEUNLOCK, UNLOCK_ALLOWED, VALBLK};
+use crate::lockcore::flags::{LockFlags, StatusFlags, CANCEL, FORCEUNLOCK, UNLOCK_ALLOWED, VALBLK};
 use crate::lockcore::lkb::state::{
     GAVE_UP_MODE, LOOKUP_QUEUED, OVERLAP_CANCEL, OVERLAP_UNLOCK, RESEND, RETRY,
 };
@@ -42,7 +42,7 @@ impl<O> Shard<O> {
         &mut self,
         now_ms: u64,
         id: LockId,
-        bits: u32,
+        bits: LockFlags,
         lvb: Option<&[u8]>,
         accept: impl FnOnce(&mut O),
         fx: &mut F,
@@ -56,18 +56,18 @@ impl<O> Shard<O> {
     pub(super) fn give_up<F: Effects<Owner = O>>(
         &mut self,
         i: LockIndex,
-        bits: u32,
+        bits: LockFlags,
         lvb: Option<&[u8]>,
         accept: impl FnOnce(&mut O),
         fx: &mut F,
     ) -> Result<(), Refused> {
         let both = CANCEL | FORCEUNLOCK;
-        if bits & !UNLOCK_ALLOWED != 0 || bits & both == both {
+        if !UNLOCK_ALLOWED.has(bits) || bits.has(both) {
             return Err(Refused::Invalid);
         }
-        let plan = if bits & CANCEL != 0 {
+        let plan = if bits.has(CANCEL) {
             self.plan_cancel(i)
-        } else if bits & FORCEUNLOCK != 0 {
+        } else if bits.has(FORCEUNLOCK) {
             self.plan_forced(i)
         } else if self.lock(i).is_busy() {
             return Err(Refused::Busy);
@@ -77,13 +77,13 @@ impl<O> Shard<O> {
         if plan == Plan::Nothing {
             return Ok(());
         }
-        if bits & CANCEL == 0 {
+        if !bits.has(CANCEL) {
             self.take_unlock_flags(i, bits, lvb)?;
         }
         if let Some(owner) = &mut self.lock_mut(i).owner {
             accept(owner);
         }
-        if bits & CANCEL != 0 {
+        if bits.has(CANCEL) {
             self.cancel_by(plan, i, fx);
         } else {
             self.unlock_by(plan, i, fx);
@@ -131,28 +131,28 @@ impl<O> Shard<O> {
     fn take_unlock_flags(
         &mut self,
         i: LockIndex,
-        bits: u32,
+        bits: LockFlags,
         lvb: Option<&[u8]>,
     ) -> Result<(), Refused> {
         let lock = self.lock(i);
         // A forced unlock is how a lock is abandoned: it writes only if it says so itself.
-        let before = if bits & FORCEUNLOCK != 0 {
-            lock.flags & !VALBLK
+        let before = if bits.has(FORCEUNLOCK) {
+            lock.flags.without(VALBLK)
         } else {
             lock.flags
         };
         let mut all = before | bits;
         if lvb.is_none() || !writes_at_unlock(lock.granted) {
-            all &= !VALBLK;
+            all.set(VALBLK, false);
         }
         let r = lock.resource;
         let copy = self.copy_lvb(all, lvb)?;
-        if all & VALBLK != 0 && self.is_master(r) {
+        if all.has(VALBLK) && self.is_master(r) {
             self.reserve_lvb(r)?;
         }
         let lock = self.lock_mut(i);
         lock.flags = all;
-        lock.sb_flags = 0;
+        lock.sb_flags = StatusFlags::NONE;
         if !copy.is_empty() {
             lock.lvb = copy;
         }

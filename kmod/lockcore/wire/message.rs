@@ -23,6 +23,7 @@
 
 use super::header::{Command, Header, HEADER_LEN};
 use super::{put, u32_at};
+use crate::lockcore::flags::{Asts, LockFlags, SharedFlags, StatusFlags};
 use crate::lockcore::hash::name_hash;
 use crate::lockcore::lkb::Queue;
 use crate::lockcore::members::NodeId;
@@ -105,12 +106,12 @@ pub struct Message<'a> {
     pub lkid: u32,
     /// The lock's number at the receiver.
     pub remid: u32,
-    /// `flags::*`.
-    pub exflags: u32,
-    /// `flags::SBF_*`.
-    pub sbflags: u32,
-    /// `flags::SHARED_*`.
-    pub flags: u32,
+    /// What was asked for.
+    pub exflags: LockFlags,
+    /// What there is to say of the operation.
+    pub sbflags: StatusFlags,
+    /// What both copies of a lock agree on.
+    pub flags: SharedFlags,
     /// Sequence of the value block.
     pub lvbseq: u32,
     /// Hash of the name.
@@ -123,8 +124,8 @@ pub struct Message<'a> {
     pub rqmode: Option<Mode>,
     /// Mode that is blocked.
     pub bastmode: Option<Mode>,
-    /// `flags::AST_*`.
-    pub asts: u32,
+    /// What the owner is to be told.
+    pub asts: Asts,
     /// 0 or a negative number.
     pub result: i32,
     /// A name or a value block.
@@ -165,16 +166,16 @@ impl<'a> Message<'a> {
             pid: 0,
             lkid: 0,
             remid: 0,
-            exflags: 0,
-            sbflags: 0,
-            flags: 0,
+            exflags: LockFlags::NONE,
+            sbflags: StatusFlags::NONE,
+            flags: SharedFlags::NONE,
             lvbseq: 0,
             hash: 0,
             status: Queue::None,
             grmode: Some(Mode::Nl),
             rqmode: Some(Mode::Nl),
             bastmode: Some(Mode::Nl),
-            asts: 0,
+            asts: Asts::NONE,
             result: 0,
             extra: &[],
         }
@@ -192,16 +193,16 @@ impl<'a> Message<'a> {
             (24, self.pid),
             (28, self.lkid),
             (32, self.remid),
-            (44, self.exflags),
-            (48, self.sbflags),
-            (52, self.flags),
+            (44, self.exflags.raw()),
+            (48, self.sbflags.raw().into()),
+            (52, self.flags.raw().into()),
             (56, self.lvbseq),
             (60, self.hash),
             (64, self.status as u32),
             (68, Mode::to_raw(self.grmode) as u32),
             (72, Mode::to_raw(self.rqmode) as u32),
             (76, Mode::to_raw(self.bastmode) as u32),
-            (80, self.asts),
+            (80, self.asts.raw().into()),
             (84, self.result as u32),
         ];
         for (at, value) in numbers {
@@ -217,6 +218,8 @@ impl<'a> Message<'a> {
     pub fn decode(packet: &'a [u8]) -> Option<Self> {
         Header::decode(packet).filter(|h| h.command == Command::Message)?;
         let number = |at| u32_at(packet, at);
+        // Those above it are never set.
+        let low_byte = |at| Some(u32_at(packet, at)?.to_le_bytes()[0]);
         let mode = |at| Some(Mode::from_raw(u32_at(packet, at)? as i32));
         Some(Self {
             kind: MessageKind::from_raw(number(HEADER_LEN)?)?,
@@ -224,16 +227,16 @@ impl<'a> Message<'a> {
             pid: number(24)?,
             lkid: number(28)?,
             remid: number(32)?,
-            exflags: number(44)?,
-            sbflags: number(48)?,
-            flags: number(52)?,
+            exflags: LockFlags::from_raw(number(44)?),
+            sbflags: StatusFlags::from_raw(low_byte(48)?),
+            flags: SharedFlags::from_raw(low_byte(52)?),
             lvbseq: number(56)?,
             hash: number(60)?,
             status: queue_from_raw(number(64)?).unwrap_or(Queue::None),
             grmode: mode(68)?,
             rqmode: mode(72)?,
             bastmode: mode(76)?,
-            asts: number(80)?,
+            asts: Asts::from_raw(low_byte(80)?),
             result: number(84)? as i32,
             extra: packet.get(MESSAGE_LEN..)?,
         })

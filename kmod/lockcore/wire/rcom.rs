@@ -32,6 +32,7 @@
 use super::header::{Command, Header, HEADER_LEN};
 use super::message::queue_from_raw;
 use super::{bytes_at, put, u16_at, u32_at, u64_at};
+use crate::lockcore::flags::{Asts, LockFlags, SharedFlags};
 use crate::lockcore::lkb::Queue;
 use crate::lockcore::members::NodeId;
 use crate::lockcore::mode::Mode;
@@ -52,7 +53,7 @@ pub const LOCK_LEN: usize = 44 + NAME_MAX;
 const _: () = assert!(LOCK_LEN == 108 && RCOM_LEN == HEADER_LEN + 32);
 
 /// Flag of STATUS: answer with slots.
-pub const NEED_SLOTS: u32 = 1;
+const NEED_SLOTS: u32 = 1;
 /// Result of STATUS_REPLY: no such lockspace here, or not yet.
 pub const NOT_READY: u32 = -3_i32 as u32;
 
@@ -168,16 +169,17 @@ impl<'a> Rcom<'a> {
     }
 }
 
-/// Payload of STATUS.
-pub fn encode_status(flags: u32) -> [u8; STATUS_LEN] {
+/// Payload of STATUS, which asks for slots or not.
+pub fn encode_status(asks_slots: bool) -> [u8; STATUS_LEN] {
+    let flags = if asks_slots { NEED_SLOTS } else { 0 };
     let mut bytes = [0; STATUS_LEN];
     put(&mut bytes, 0, &flags.to_le_bytes());
     bytes
 }
 
-/// Flags of a STATUS; 0 if it has no payload.
-pub fn decode_status(payload: &[u8]) -> u32 {
-    u32_at(payload, 0).unwrap_or(0)
+/// Whether a STATUS asks for slots; it does not if it has no payload.
+pub fn decode_status(payload: &[u8]) -> bool {
+    u32_at(payload, 0).unwrap_or(0) & NEED_SLOTS != 0
 }
 
 /// What the members of a lockspace must agree on, and what they tell about slots.
@@ -272,10 +274,10 @@ pub struct RcomLock<'a> {
     pub lkid: u32,
     /// Number at the new master.
     pub remid: u32,
-    /// `flags::*`.
-    pub exflags: u32,
-    /// `flags::SHARED_*`.
-    pub flags: u32,
+    /// What was asked for.
+    pub exflags: LockFlags,
+    /// What both copies of a lock agree on.
+    pub flags: SharedFlags,
     /// Sequence of the value block.
     pub lvbseq: u32,
     /// 0 or a negative errno.
@@ -286,8 +288,8 @@ pub struct RcomLock<'a> {
     pub grmode: Option<Mode>,
     /// The queue it is in, never none.
     pub status: Queue,
-    /// `flags::AST_*`.
-    pub asts: u8,
+    /// What the owner is to be told.
+    pub asts: Asts,
     /// Number of the message it waits to be answered, 0 for none.
     pub wait_type: u16,
     /// The resource.
@@ -305,8 +307,8 @@ impl<'a> RcomLock<'a> {
             (0, self.ownpid),
             (4, self.lkid),
             (8, self.remid),
-            (20, self.exflags),
-            (24, self.flags),
+            (20, self.exflags.raw()),
+            (24, self.flags.raw().into()),
             (28, self.lvbseq),
             (32, self.result as u32),
         ];
@@ -318,7 +320,7 @@ impl<'a> RcomLock<'a> {
         put(
             &mut bytes,
             36,
-            &[rqmode, grmode, self.status as u8, self.asts],
+            &[rqmode, grmode, self.status as u8, self.asts.raw()],
         );
         put(&mut bytes, 40, &self.wait_type.to_le_bytes());
         put(&mut bytes, 42, &(name.len() as u16).to_le_bytes());
@@ -340,14 +342,14 @@ impl<'a> RcomLock<'a> {
             ownpid: number(0)?,
             lkid: number(4)?,
             remid: number(8)?,
-            exflags: number(20)?,
-            flags: number(24)?,
+            exflags: LockFlags::from_raw(number(20)?),
+            flags: SharedFlags::from_raw(number(24)?.to_le_bytes()[0]),
             lvbseq: number(28)?,
             result: number(32)? as i32,
             rqmode: mode_from_byte(rqmode)?,
             grmode: mode_from_byte(grmode)?,
             status: queue_from_raw(u32::from(status))?,
-            asts,
+            asts: Asts::from_raw(asts),
             wait_type: u16_at(payload, 40)?,
             name: ResourceName::new(name.get(..length)?)?,
             lvb: payload.get(LOCK_LEN..)?,
@@ -373,14 +375,14 @@ mod tests {
             ownpid: 1,
             lkid: 2,
             remid: 3,
-            exflags: 4,
-            flags: 1,
+            exflags: LockFlags::from_raw(4),
+            flags: SharedFlags::from_raw(1),
             lvbseq: 5,
             result: -17,
             rqmode: Some(Mode::Ex),
             grmode: None,
             status: Queue::Wait,
-            asts: 3,
+            asts: Asts::from_raw(3),
             wait_type: 2,
             name: ResourceName::new(&[9; NAME_MAX]).unwrap(),
             lvb: b"12345678",

@@ -2,7 +2,7 @@
 //! Clients: programs that lock, convert, give up and take back what they asked for, and that make
 //! room when they are told that they are in the way.
 
-use dlm_core::lockcore::flags;
+use dlm_core::lockcore::flags::{self, LockFlags};
 use dlm_core::lockcore::hash::name_hash;
 use dlm_core::lockcore::mode::{Change, Mode};
 use dlm_core::lockcore::name::ResourceName;
@@ -159,7 +159,11 @@ impl World {
         let resource = self.random.below(self.plan.resources);
         let has_lvb = resource * 37 % 100 < self.plan.lvb_percent;
         let mode = self.random.pick(&Mode::ALL).unwrap_or(Mode::Nl);
-        let mut bits = if has_lvb { flags::VALBLK } else { 0 };
+        let mut bits = if has_lvb {
+            flags::VALBLK
+        } else {
+            LockFlags::NONE
+        };
         if self.random.percent(15) {
             bits |= flags::NOQUEUE;
         }
@@ -187,7 +191,7 @@ impl World {
         fail::after(None);
         trace!(
             self,
-            "node {node} lock {handle} resource {resource}: {mode:?} {bits:#x} {result:x?}"
+            "node {node} lock {handle} resource {resource}: {mode:?} {bits:?} {result:x?}"
         );
         match result {
             Ok(id) => {
@@ -245,15 +249,19 @@ impl World {
         } else {
             lock.buffer
         };
-        let mut bits = if lock.has_lvb { flags::VALBLK } else { 0 };
+        let mut bits = if lock.has_lvb {
+            flags::VALBLK
+        } else {
+            LockFlags::NONE
+        };
         if !down && self.random.percent(15) {
             bits |= flags::NOQUEUE;
         }
-        if !down && bits & flags::NOQUEUE == 0 && self.random.percent(10) {
+        if !down && !bits.has(flags::NOQUEUE) && self.random.percent(10) {
             bits |= flags::QUECVT;
         }
         if !before.may_queue_to(mode) {
-            bits &= !flags::QUECVT;
+            bits.set(flags::QUECVT, false);
         }
         let buffer = value.to_le_bytes();
         let args = Conversion {
@@ -273,7 +281,7 @@ impl World {
         fail::after(None);
         trace!(
             self,
-            "node {node} lock {handle} resource {resource}: {before:?} to {mode:?} {bits:#x} value {value} {result:?}"
+            "node {node} lock {handle} resource {resource}: {before:?} to {mode:?} {bits:?} value {value} {result:?}"
         );
         if let Err(error) = result {
             self.expect(node, error, "a conversion")?;
@@ -306,7 +314,11 @@ impl World {
         } else {
             lock.buffer
         };
-        let bits = if writes { flags::VALBLK } else { 0 };
+        let bits = if writes {
+            flags::VALBLK
+        } else {
+            LockFlags::NONE
+        };
         let accepted = self.give_up(node, lock, id, bits, value)?;
         trace!(
             self,
@@ -355,7 +367,7 @@ impl World {
         node: u32,
         lock: &Lock,
         id: dlm_core::lockcore::lkb::LockId,
-        bits: u32,
+        bits: LockFlags,
         value: u64,
     ) -> Result<bool, Violation> {
         let now_ms = self.now_ms;

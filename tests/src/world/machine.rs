@@ -4,9 +4,10 @@
 use std::collections::BTreeMap;
 
 use cmand_core::RememberedConfig;
+use dlm_core::lockcore::arena::Walk;
 use dlm_core::lockcore::members::NodeId;
 use dlm_core::lockcore::recovery::State;
-use dlm_core::lockcore::shard::{Cursor, Received};
+use dlm_core::lockcore::shard::Received;
 use dlm_core::lockcore::wire::header::{Command, Header};
 use dlm_core::lockcore::wire::message::{Message, Route};
 use dlm_core::lockcore::wire::rcom::{self, Rcom, RcomKind};
@@ -572,8 +573,8 @@ impl World {
                 if shard.is_broken() {
                     twice = Some(format!("node {node}: a shard is broken"));
                 }
-                let mut cursor = Cursor::default();
-                while let Some((name, _)) = shard.next_mastered(&mut cursor) {
+                let mut walk = Walk::default();
+                while let Some((name, _)) = shard.next_mastered(&mut walk) {
                     if let Some(other) = masters.insert(name.as_bytes().to_vec(), *node) {
                         twice = Some(format!("nodes {other} and {node} both master {name:?}"));
                     }

@@ -34,7 +34,7 @@ const LOCKSPACE: u32 = 0x1234;
 pub(crate) enum Told {
     Done {
         status: Status,
-        sb_flags: u8,
+        sb_flags: StatusFlags,
         mode: Option<Mode>,
         lvb: Option<Vec<u8>>,
     },
@@ -80,7 +80,7 @@ impl Effects for Sink {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pending {
     pub(crate) mode: Mode,
-    pub(crate) flags: u32,
+    pub(crate) flags: LockFlags,
 }
 
 /// A lock as its owner sees it.
@@ -104,7 +104,7 @@ impl Owned {
             return Some(holds);
         };
         // The master may have changed the mode, and the news be on its way.
-        if pending.flags & (CONVDEADLK | ALTPR | ALTCW) != 0 {
+        if pending.flags.has_any(CONVDEADLK | ALTPR | ALTCW) {
             return Some(Mode::Nl);
         }
         match holds.change_to(pending.mode) {
@@ -251,12 +251,12 @@ impl Cluster {
                     }
                     Status::Again => {
                         let pending = l.pending.take().expect("a refusal");
-                        assert!(pending.flags & NOQUEUE != 0);
+                        assert!(pending.flags.has(NOQUEUE));
                         l.gone = new;
                     }
                     Status::Deadlock => {
                         let pending = l.pending.take().expect("a deadlock");
-                        assert!(!new && pending.flags & (NODLCKWT | CONVDEADLK | NOQUEUE) == 0);
+                        assert!(!new && !pending.flags.has_any(NODLCKWT | CONVDEADLK | NOQUEUE));
                     }
                     Status::Cancelled => {
                         assert!(l.cancelling, "{lock} cancelled by nobody");
@@ -300,7 +300,7 @@ impl Cluster {
         node: u32,
         resource: usize,
         mode: Mode,
-        flags: u32,
+        flags: LockFlags,
         lvb: &[u8],
     ) -> Option<u32> {
         let lock = self.next;
@@ -317,7 +317,7 @@ impl Cluster {
         };
         self.locks.insert(lock, owned);
         self.tell(format!(
-            "{lock} of {node} asks for {mode:?} {flags:#x} on {resource}"
+            "{lock} of {node} asks for {mode:?} {flags:?} on {resource}"
         ));
         let now_ms = self.now_ms;
         let args = Request {
@@ -364,11 +364,11 @@ impl Cluster {
     }
 
     /// Converts. Returns whether it was accepted.
-    pub(crate) fn convert(&mut self, lock: u32, mode: Mode, flags: u32, lvb: &[u8]) -> bool {
+    pub(crate) fn convert(&mut self, lock: u32, mode: Mode, flags: LockFlags, lvb: &[u8]) -> bool {
         let before = self.locks[&lock].clone();
         let (node, id, now_ms) = (before.node, before.id, self.now_ms);
         self.tell(format!(
-            "{lock} ({before:?}) converts to {mode:?} {flags:#x}"
+            "{lock} ({before:?}) converts to {mode:?} {flags:?}"
         ));
         let args = Conversion {
             mode: mode as i32,
@@ -399,22 +399,22 @@ impl Cluster {
     }
 
     /// Unlocks or cancels.
-    pub(crate) fn unlock(&mut self, lock: u32, flags: u32, lvb: &[u8]) -> bool {
+    pub(crate) fn unlock(&mut self, lock: u32, flags: LockFlags, lvb: &[u8]) -> bool {
         self.give_up(lock, flags, Some(lvb))
     }
 
     /// Unlocks a lock whose owner has no value block.
-    pub(crate) fn unlock_without_buffer(&mut self, lock: u32, flags: u32) -> bool {
+    pub(crate) fn unlock_without_buffer(&mut self, lock: u32, flags: LockFlags) -> bool {
         self.give_up(lock, flags, None)
     }
 
-    fn give_up(&mut self, lock: u32, flags: u32, lvb: Option<&[u8]>) -> bool {
+    fn give_up(&mut self, lock: u32, flags: LockFlags, lvb: Option<&[u8]>) -> bool {
         let before = self.locks[&lock].clone();
         let (node, id, now_ms) = (before.node, before.id, self.now_ms);
-        self.tell(format!("{lock} ({before:?}) unlocks {flags:#x}"));
+        self.tell(format!("{lock} ({before:?}) unlocks {flags:?}"));
         let shard = Config::shard_of_id(id.raw(), SHARD_BITS);
         let l = self.locks.get_mut(&lock).unwrap();
-        if flags & CANCEL != 0 {
+        if flags.has(CANCEL) {
             l.cancelling |= l.pending.is_some();
         } else {
             l.unlocking = true;
@@ -424,7 +424,7 @@ impl Cluster {
         });
         if let Err(refused) = asked {
             *self.locks.get_mut(&lock).unwrap() = before;
-            assert!(flags & (CANCEL | FORCEUNLOCK) == 0 || refused != Refused::Busy);
+            assert!(!flags.has_any(CANCEL | FORCEUNLOCK) || refused != Refused::Busy);
             self.refused(refused);
         }
         self.check_exclusion();

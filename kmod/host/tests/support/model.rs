@@ -35,7 +35,7 @@ pub(crate) enum Event {
     Done {
         lock: u32,
         status: i32,
-        sb_flags: u8,
+        sb_flags: StatusFlags,
         mode: i32,
         lvb: Option<Vec<u8>>,
     },
@@ -64,8 +64,8 @@ struct Lock {
     place: Place,
     granted: i32,
     wanted: i32,
-    flags: u32,
-    sb_flags: u8,
+    flags: LockFlags,
+    sb_flags: StatusFlags,
     bast: bool,
     buffer: Vec<u8>,
     told: i32,
@@ -108,7 +108,7 @@ impl Model {
     }
 
     fn place(&mut self, lock: u32, place: Place) {
-        let at_head = self.locks[&lock].flags & HEADQUE != 0 && place != Place::Granted;
+        let at_head = self.locks[&lock].flags.has(HEADQUE) && place != Place::Granted;
         let res = self.res(lock);
         for queue in [&mut res.granted, &mut res.converting, &mut res.waiting] {
             queue.retain(|l| *l != lock);
@@ -163,7 +163,7 @@ impl Model {
     /// The table of the grant decision.
     fn grantable(&mut self, lock: u32, now: bool) -> bool {
         let me = self.locks[&lock].clone();
-        if me.flags & EXPEDITE != 0 && me.granted < 0 {
+        if me.flags.has(EXPEDITE) && me.granted < 0 {
             return true;
         }
         let res = self.res(lock);
@@ -176,9 +176,9 @@ impl Model {
         }
         let converts = me.granted >= 0;
         if converts && now {
-            return me.flags & QUECVT == 0 || converting.is_empty();
+            return !me.flags.has(QUECVT) || converting.is_empty();
         }
-        if me.flags & NOORDER != 0 {
+        if me.flags.has(NOORDER) {
             return true;
         }
         if converts {
@@ -208,8 +208,8 @@ impl Model {
             return 1;
         }
         let me = self.locks[&lock].clone();
-        if me.granted >= 0 && me.flags & NOQUEUE == 0 && self.deadlocked(lock) {
-            if me.flags & CONVDEADLK == 0 {
+        if me.granted >= 0 && !me.flags.has(NOQUEUE) && self.deadlocked(lock) {
+            if !me.flags.has(CONVDEADLK) {
                 return -1;
             }
             let l = self.at(lock);
@@ -217,9 +217,9 @@ impl Model {
             l.sb_flags |= SBF_DEMOTED;
             return 2;
         }
-        let other = if me.flags & ALTPR != 0 && me.wanted != PR {
+        let other = if me.flags.has(ALTPR) && me.wanted != PR {
             PR
-        } else if me.flags & ALTCW != 0 && me.wanted != CW {
+        } else if me.flags.has(ALTCW) && me.wanted != CW {
             CW
         } else {
             return 0;
@@ -236,9 +236,9 @@ impl Model {
     fn write(&mut self, lock: u32) {
         let me = self.locks[&lock].clone();
         let res = self.res(lock);
-        if me.flags & IVVALBLK != 0 {
+        if me.flags.has(IVVALBLK) {
             res.invalid = true;
-        } else if me.flags & VALBLK != 0 {
+        } else if me.flags.has(VALBLK) {
             res.lvb = Some(me.buffer);
             res.invalid = false;
         }
@@ -253,7 +253,7 @@ impl Model {
         let res = self.res(lock);
         let (lvb, invalid) = (res.lvb.clone(), res.invalid);
         match direction {
-            b'r' if me.flags & VALBLK != 0 => {
+            b'r' if me.flags.has(VALBLK) => {
                 if let Some(bytes) = lvb {
                     let l = self.at(lock);
                     l.buffer = bytes;
@@ -309,7 +309,7 @@ impl Model {
                     2 => again = true,
                     -1 => {
                         let l = self.at(lock);
-                        if l.flags & NODLCKWT != 0 && l.told < l.wanted {
+                        if l.flags.has(NODLCKWT) && l.told < l.wanted {
                             l.told = l.wanted;
                             let (bast, wanted) = (l.bast, l.wanted);
                             if bast {
@@ -355,12 +355,12 @@ impl Model {
         }
     }
 
-    fn bad(mode: i32, flags: u32) -> bool {
+    fn bad(mode: i32, flags: LockFlags) -> bool {
         !(0..6).contains(&mode)
-            || flags & CANCEL != 0
-            || flags & QUECVT != 0 && flags & CONVERT == 0
-            || flags & CONVDEADLK != 0 && (flags & CONVERT == 0 || flags & NOQUEUE != 0)
-            || flags & EXPEDITE != 0 && (flags & (CONVERT | QUECVT | NOQUEUE) != 0 || mode != 0)
+            || flags.has(CANCEL)
+            || flags.has(QUECVT) && !flags.has(CONVERT)
+            || flags.has(CONVDEADLK) && (!flags.has(CONVERT) || flags.has(NOQUEUE))
+            || flags.has(EXPEDITE) && (flags.has_any(CONVERT | QUECVT | NOQUEUE) || mode != 0)
     }
 
     pub(crate) fn request(
@@ -368,7 +368,7 @@ impl Model {
         lock: u32,
         resource: usize,
         mode: i32,
-        flags: u32,
+        flags: LockFlags,
         bast: bool,
         buffer: &[u8],
     ) -> Answer {
@@ -381,7 +381,7 @@ impl Model {
             granted: -1,
             wanted: mode,
             flags,
-            sb_flags: 0,
+            sb_flags: StatusFlags::NONE,
             bast,
             buffer: buffer.to_vec(),
             told: 0,
@@ -394,7 +394,7 @@ impl Model {
         if self.judge(lock, true) == 1 {
             self.grant(lock);
             self.done(lock, 0);
-        } else if flags & NOQUEUE != 0 {
+        } else if flags.has(NOQUEUE) {
             self.done(lock, AGAIN);
             self.refused(lock, mode);
             self.forget(lock);
@@ -406,7 +406,7 @@ impl Model {
     }
 
     fn refused(&mut self, lock: u32, mode: i32) {
-        if self.locks[&lock].flags & NOQUEUEBAST != 0 {
+        if self.locks[&lock].flags.has(NOQUEUEBAST) {
             let res = self.res(lock);
             let (granted, converting) = (res.granted.clone(), res.converting.clone());
             self.tell(&granted, lock, mode);
@@ -418,8 +418,8 @@ impl Model {
         let holders = self.res(lock).granted.clone();
         self.tell(&holders, lock, mode);
         let l = &self.locks[&lock];
-        let other = l.granted >= 0 && l.flags & (ALTPR | ALTCW) != 0;
-        if l.flags & (HEADQUE | NOORDER) != 0 || l.sb_flags & SBF_DEMOTED != 0 || other {
+        let other = l.granted >= 0 && l.flags.has_any(ALTPR | ALTCW);
+        if l.flags.has_any(HEADQUE | NOORDER) || l.sb_flags.has(SBF_DEMOTED) || other {
             self.pending(self.locks[&lock].resource);
         }
     }
@@ -428,7 +428,7 @@ impl Model {
         &mut self,
         lock: u32,
         mode: i32,
-        flags: u32,
+        flags: LockFlags,
         bast: bool,
         buffer: &[u8],
     ) -> Answer {
@@ -451,14 +451,14 @@ impl Model {
             &[5],
             &[],
         ][l.granted as usize];
-        if flags & QUECVT != 0 && !legal.contains(&mode) {
+        if flags.has(QUECVT) && !legal.contains(&mode) {
             return Answer::Invalid;
         }
         l.flags = flags;
-        l.sb_flags = 0;
+        l.sb_flags = StatusFlags::NONE;
         l.wanted = mode;
         l.bast = bast;
-        if flags & VALBLK != 0 {
+        if flags.has(VALBLK) {
             l.buffer = buffer.to_vec();
         }
         let resource = l.resource;
@@ -471,10 +471,10 @@ impl Model {
             self.grant(lock);
             self.done(lock, 0);
             self.pending(resource);
-        } else if verdict == -1 && flags & NODLCKWT == 0 {
+        } else if verdict == -1 && !flags.has(NODLCKWT) {
             self.at(lock).wanted = -1;
             self.done(lock, DEADLOCK);
-        } else if flags & NOQUEUE != 0 {
+        } else if flags.has(NOQUEUE) {
             self.at(lock).wanted = -1;
             self.done(lock, AGAIN);
             self.refused(lock, mode);
@@ -485,17 +485,17 @@ impl Model {
         Answer::Accepted
     }
 
-    pub(crate) fn unlock(&mut self, lock: u32, flags: u32, buffer: &[u8]) -> Answer {
+    pub(crate) fn unlock(&mut self, lock: u32, flags: LockFlags, buffer: &[u8]) -> Answer {
         let Some(l) = self.locks.get_mut(&lock) else {
             return Answer::NotFound;
         };
-        let before = if flags & FORCEUNLOCK != 0 {
-            l.flags & !VALBLK
+        let before = if flags.has(FORCEUNLOCK) {
+            l.flags.without(VALBLK)
         } else {
             l.flags
         };
         l.flags = before | flags;
-        l.sb_flags = 0;
+        l.sb_flags = StatusFlags::NONE;
         l.buffer = buffer.to_vec();
         let resource = l.resource;
         if l.granted >= 4 {

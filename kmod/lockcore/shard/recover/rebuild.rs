@@ -9,7 +9,7 @@
 use super::Shard;
 use crate::lockcore::arena::{Key, LockIndex, ResourceIndex, Walk};
 use crate::lockcore::errno::{EBADR, EEXIST, EINVAL};
-use crate::lockcore::flags::{AST_BLOCKING, AST_COMPLETION, CONVDEADLK, SHARED, VALBLK};
+use crate::lockcore::flags::{LockFlags, AST_BLOCKING, AST_COMPLETION, CONVDEADLK, SHARED, VALBLK};
 use crate::lockcore::hash::name_hash;
 use crate::lockcore::lkb::state::{MASTER_COPY, REBUILT, SENT, UNCERTAIN, WANTS_BLOCKING};
 use crate::lockcore::lkb::{Lkb, LockId, Queue, Waiting};
@@ -60,16 +60,16 @@ impl<O> Shard<O> {
         let i = self.index_of(id)?;
         let to = self.image_target(i)?;
         let lock = self.lock(i);
-        let mut asts = AST_COMPLETION as u8;
+        let mut asts = AST_COMPLETION;
         if lock.is(WANTS_BLOCKING) {
-            asts |= AST_BLOCKING as u8;
+            asts |= AST_BLOCKING;
         }
         let image = RcomLock {
             ownpid: lock.pid,
             lkid: id.raw(),
             remid: 0,
             exflags: lock.flags,
-            flags: u32::from(lock.shared),
+            flags: lock.shared,
             lvbseq: lock.lvb_seq,
             result: 0,
             rqmode: lock.requested,
@@ -155,11 +155,11 @@ impl<O> Shard<O> {
             lvb_seq: image.lvbseq,
             granted,
             requested,
-            shared: (image.flags & SHARED) as u8,
+            shared: image.flags.among(SHARED),
             ..Lkb::default()
         };
         lock.set(MASTER_COPY, true);
-        lock.set(WANTS_BLOCKING, u32::from(image.asts) & AST_BLOCKING != 0);
+        lock.set(WANTS_BLOCKING, image.asts.has(AST_BLOCKING));
         if is_uncertain(image, queue, granted) {
             // What it asked for is needed until it is settled, also if it is not queued.
             lock.requested = image.rqmode;
@@ -191,7 +191,7 @@ impl<O> Shard<O> {
         &mut self,
         r: ResourceIndex,
         granted: Option<Mode>,
-        bits: u32,
+        bits: LockFlags,
         seq: u32,
         bytes: &[u8],
     ) {
@@ -199,7 +199,7 @@ impl<O> Shard<O> {
         if bytes.is_empty() || rsb.is(state::LVB_SURE) {
             return;
         }
-        let carried = bits & VALBLK != 0;
+        let carried = bits.has(VALBLK);
         let sure = carried && granted > Some(Mode::Cr);
         let later = seq.wrapping_sub(rsb.lvb_seq) as i32 >= 0;
         let better = sure
@@ -232,5 +232,5 @@ fn is_uncertain(image: &RcomLock<'_>, queue: Queue, granted: Option<Mode>) -> bo
         return false;
     };
     let middle = granted.change_to(requested) == Change::Middle;
-    converts && (middle || image.exflags & CONVDEADLK != 0)
+    converts && (middle || image.exflags.has(CONVDEADLK))
 }

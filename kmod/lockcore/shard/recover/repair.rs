@@ -13,13 +13,13 @@ use crate::lockcore::rsb::state;
 use crate::platform::{KVec, Result};
 
 /// What a resource is done with when it is whole.
-const RECOVERY_STATE: u16 = state::NEW_MASTER
-    | state::REBUILDING
-    | state::HAD_COPIES
-    | state::WRITER_LOST
-    | state::LVB_SPARE
-    | state::LVB_SURE
-    | state::LVB_CARRIED;
+const RECOVERY_STATE: state::State = state::NEW_MASTER
+    .with(state::REBUILDING)
+    .with(state::HAD_COPIES)
+    .with(state::WRITER_LOST)
+    .with(state::LVB_SPARE)
+    .with(state::LVB_SURE)
+    .with(state::LVB_CARRIED);
 
 impl<O> Shard<O> {
     /// Makes all resources whole that lost locks or were rebuilt. An error means no memory: call
@@ -54,7 +54,9 @@ impl<O> Shard<O> {
     fn repair_rebuilt(&mut self, r: ResourceIndex) -> Result {
         self.offer_own_lvbs(r)?;
         let rsb = self.resource_mut(r);
-        let found = rsb.state & (state::LVB_SURE | state::LVB_CARRIED | state::LVB_SPARE) != 0;
+        let found = rsb
+            .state
+            .has_any(state::LVB_SURE | state::LVB_CARRIED | state::LVB_SPARE);
         let trusted = rsb.is(state::LVB_SURE) && !rsb.is(state::WRITER_LOST);
         rsb.set(state::LVB_INVALID, found && !trusted);
         rsb.set(state::LVB_LOST, !found);

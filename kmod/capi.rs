@@ -43,9 +43,9 @@ use crate::lockspace::{
 };
 use crate::uapi::lock::{
     Lksb,
+    LsFlags,
     Release,
     LOCKSPACE_NAME_MAX,
-    LsFlags,
     LSFL_FS, //
 };
 

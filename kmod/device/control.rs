@@ -39,8 +39,8 @@ use crate::uapi::device::{
     VERSION_LEN, //
 };
 use crate::uapi::lock::{
-    Release,
     LsFlags,
+    Release,
     LSFL_SOFTIRQ, //
 };
 

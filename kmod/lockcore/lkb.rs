@@ -109,7 +109,7 @@ pub mod state {
         WANTS_BLOCKING = 0x40;
         /// The master answered with an error of its own: ask again later.
         RETRY = 0x80;
-        /// Rebuilt while a conversion was under way: it may have been given up what it says it holds.
+        /// Rebuilt while a conversion was under way: what it says it holds may be given up.
         UNCERTAIN = 0x100;
         /// A recovery had to take its granted mode away: its conversion cannot be cancelled.
         GAVE_UP_MODE = 0x800;

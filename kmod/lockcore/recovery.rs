@@ -133,15 +133,15 @@ pub struct Recovery {
 
 impl Recovery {
     /// A lockspace that was never started. `flags` are those that all members must have.
-    pub fn new(own: NodeId, lvb_len: u32, flags: u32) -> Result<Self> {
-        Ok(Self {
+    pub fn new(own: NodeId, lvb_len: u32, flags: u32) -> Self {
+        Self {
             own,
             id: 0,
             lvb_len,
             flags,
             state: State::New,
             seq: 0,
-            status: Status::default(),
+            status: Status::NONE,
             phase: Phase::Idle,
             pending: None,
             members: KVec::new(),
@@ -157,7 +157,7 @@ impl Recovery {
             started_ms: 0,
             retry_ms: None,
             quorate: true,
-        })
+        }
     }
 
     /// Part of its life.
@@ -182,7 +182,7 @@ impl Recovery {
 
     /// Barrier bits.
     pub fn status_bits(&self) -> u32 {
-        self.status.bits()
+        self.status.raw()
     }
 
     /// The node that recovery waits for.
@@ -208,7 +208,7 @@ impl Recovery {
             }
         }
         self.seq = self.seq.wrapping_add(1);
-        self.status = Status::default();
+        self.status = Status::NONE;
         self.phase = Phase::Idle;
         self.pending = None;
         self.has_slots = false;
@@ -291,7 +291,7 @@ impl Recovery {
             }
         }
         self.members.clear();
-        self.status = Status::default();
+        self.status = Status::NONE;
         self.phase = Phase::Idle;
         self.pending = None;
         self.state = State::Stopped;
@@ -330,9 +330,9 @@ impl Recovery {
         let known = self.known(from).is_some();
         let reached = match rcom.kind {
             RcomKind::Status | RcomKind::StatusReply => true,
-            RcomKind::Names | RcomKind::NamesReply => self.status.has(Status::NODES),
+            RcomKind::Names | RcomKind::NamesReply => self.status.has(phase::NODES),
             RcomKind::Lookup | RcomKind::LookupReply | RcomKind::Lock | RcomKind::LockReply => {
-                self.status.has(Status::DIR)
+                self.status.has(phase::DIR)
             }
         };
         under_way && current && known && reached
@@ -367,7 +367,7 @@ impl Recovery {
         }
         let reply = Rcom {
             kind: RcomKind::StatusReply,
-            result: self.status.bits(),
+            result: self.status.raw(),
             id: rcom.id,
             seq: self.seq,
             seq_reply: rcom.seq,

@@ -23,7 +23,6 @@ use crate::callback::{
     Owner, //
 };
 use crate::ffi::memory::NoReclaim;
-use crate::lockcore::lkb::LockId;
 use crate::lockcore::members::NodeId;
 use crate::lockcore::mode::Mode;
 use crate::lockcore::name::NAME_MAX;
@@ -68,7 +67,7 @@ impl Effects for Fx<'_> {
         self.has_callbacks |= callback::complete(owner, &self.ls.callbacks, done);
     }
 
-    fn blocking(&mut self, owner: &mut Arc<Owner>, _id: LockId, mode: Mode) {
+    fn blocking(&mut self, owner: &mut Arc<Owner>, mode: Mode) {
         self.has_callbacks |= callback::blocking(owner, &self.ls.callbacks, mode);
     }
 

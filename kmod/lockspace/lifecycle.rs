@@ -56,8 +56,8 @@ use crate::lockcore::shard::{
 };
 use crate::transport;
 use crate::uapi::lock::{
-    Release,
     LsFlags,
+    Release,
     LSFL_NEWEXCL, //
 };
 
@@ -175,7 +175,7 @@ impl Lockspace {
             shards.push(shard, GFP_KERNEL)?;
         }
         let callbacks = Callbacks::new()?;
-        let recovery = memory::persist(|| Recovery::new(own, args.lvblen, args.flags.shared()))?;
+        let recovery = Recovery::new(own, args.lvblen, args.flags.shared());
         Arc::pin_init(
             try_pin_init!(Self {
                 name,

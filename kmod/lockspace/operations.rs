@@ -125,7 +125,13 @@ impl Lockspace {
     }
 
     /// A new lock of a kernel user.
-    pub(crate) fn request(&self, name: &[u8], mode: i32, flags: LockFlags, caller: Caller) -> Result {
+    pub(crate) fn request(
+        &self,
+        name: &[u8],
+        mode: i32,
+        flags: LockFlags,
+        caller: Caller,
+    ) -> Result {
         let name = ResourceName::new(name).ok_or(EINVAL)?;
         // The caller may be a file system that frees memory.
         let _memory = NoReclaim::enter();

@@ -137,7 +137,7 @@ impl shard::Effects for Sink {
         });
     }
 
-    fn blocking(&mut self, owner: &mut Handle, _id: LockId, _mode: Mode) {
+    fn blocking(&mut self, owner: &mut Handle, _mode: Mode) {
         self.push(Effect::Blocking { handle: *owner });
     }
 
@@ -259,7 +259,7 @@ impl Space {
         let recovery = Recovery::new(NodeId(own), LVB_LEN as u32, 0);
         let list = List::default();
         Self {
-            recovery: recovery.expect("no allocation is made to fail here"),
+            recovery,
             shards: (0..1 << shard_bits).map(shard).collect(),
             sink: RefCell::new(Sink {
                 own,

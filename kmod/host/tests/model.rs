@@ -46,7 +46,7 @@ impl Effects for Told {
         });
     }
 
-    fn blocking(&mut self, owner: &mut u32, _id: LockId, mode: Mode) {
+    fn blocking(&mut self, owner: &mut u32, mode: Mode) {
         self.events.push(Event::Blocking {
             lock: *owner,
             mode: mode as i32,

@@ -43,7 +43,7 @@ impl Effects for Sink {
         self.told.push((*owner, done.status.errno()));
     }
 
-    fn blocking(&mut self, owner: &mut u32, _id: LockId, mode: Mode) {
+    fn blocking(&mut self, owner: &mut u32, mode: Mode) {
         self.blocked.push((*owner, mode));
     }
 

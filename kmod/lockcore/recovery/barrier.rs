@@ -10,7 +10,7 @@ use super::super::members::NodeId;
 use super::super::wire::rcom::{self, Config, Rcom, RcomKind, SlotOf};
 use super::effects::RecoveryEffects;
 use super::names::Names;
-use super::phase::{Mismatch, Phase, Status, Step};
+use super::phase::{self, Mismatch, Phase, Status, Step};
 use super::{note, Known, Recovery};
 use crate::platform::code::EINVAL;
 use crate::platform::Result;
@@ -125,7 +125,7 @@ impl Recovery {
             return Ok(Step::Wait(here));
         }
         if let Some(bit) = here.barrier().filter(|_| self.drives()) {
-            self.status.set(Status::all(bit));
+            self.status |= phase::all(bit);
         }
         Ok(Step::Next(next))
     }
@@ -155,12 +155,12 @@ impl Recovery {
         self.lowest() == Some(self.own)
     }
 
-    /// The bit that is hoped for in the answers, 0 for any answer.
-    fn hoped_for(&self) -> u32 {
+    /// The bit that is hoped for in the answers, none for any answer.
+    fn hoped_for(&self) -> Status {
         match self.phase.barrier() {
             Some(bit) if self.drives() => bit,
-            Some(bit) => Status::all(bit),
-            None => 0,
+            Some(bit) => phase::all(bit),
+            None => Status::NONE,
         }
     }
 
@@ -187,7 +187,7 @@ impl Recovery {
         known.poll.delay_ms = (known.poll.delay_ms * 2).min(DELAY_MAX_MS);
         if rcom.result == rcom::NOT_READY {
             known.poll.own_slot = 0;
-            known.poll.is_satisfied = hoped_for == 0;
+            known.poll.is_satisfied = hoped_for == Status::NONE;
             return Ok(());
         }
         if config.lvb_len != lvb_len || config.flags != flags {
@@ -200,7 +200,7 @@ impl Recovery {
         }
         known.poll.own_slot = config.own_slot;
         known.poll.generation = config.generation;
-        let satisfied = hoped_for == 0 || rcom.result & hoped_for != 0;
+        let satisfied = Status::from_raw(rcom.result).has(hoped_for);
         known.poll.is_satisfied = satisfied;
         if takes_slots && satisfied {
             self.copy_slots(&config, rcom.payload)?;

@@ -4,33 +4,24 @@
 use super::images::Images;
 use super::lookups::Lookups;
 use super::names::Names;
+use crate::lockcore::word::word;
 
-/// Bits that say how far a node is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Status(u32);
+word! {
+    /// How far a node is, as other nodes are told.
+    pub(super) struct Status(u32);
+    /// It knows the members.
+    NODES = 0x01;
+    /// Its directory is complete.
+    DIR = 0x04;
+    /// Locks are known to their new masters.
+    LOCKS = 0x10;
+    /// It is done.
+    DONE = 0x40;
+}
 
-impl Status {
-    pub(super) const NODES: u32 = 0x01;
-    pub(super) const DIR: u32 = 0x04;
-    const LOCKS: u32 = 0x10;
-    const DONE: u32 = 0x40;
-
-    /// The bit by which the lowest member says that all have come to a barrier.
-    pub(super) const fn all(bit: u32) -> u32 {
-        bit << 1
-    }
-
-    pub(super) fn bits(self) -> u32 {
-        self.0
-    }
-
-    pub(super) fn has(self, bit: u32) -> bool {
-        self.0 & bit != 0
-    }
-
-    pub(super) fn set(&mut self, bit: u32) {
-        self.0 |= bit;
-    }
+/// The bit by which the lowest member says that all have come to the barrier of `bit`.
+pub(super) const fn all(bit: Status) -> Status {
+    Status::from_raw(bit.raw() << 1)
 }
 
 /// Where a recovery is; numbers are shards still to be visited.
@@ -62,12 +53,12 @@ pub(super) enum Phase {
 
 impl Phase {
     /// The bit of a barrier, for those who have come to it.
-    pub(super) fn barrier(&self) -> Option<u32> {
+    pub(super) fn barrier(&self) -> Option<Status> {
         match self {
-            Phase::Nodes => Some(Status::NODES),
-            Phase::Directory => Some(Status::DIR),
-            Phase::Locks => Some(Status::LOCKS),
-            Phase::Done => Some(Status::DONE),
+            Phase::Nodes => Some(NODES),
+            Phase::Directory => Some(DIR),
+            Phase::Locks => Some(LOCKS),
+            Phase::Done => Some(DONE),
             Phase::Idle
             | Phase::Start
             | Phase::Ping

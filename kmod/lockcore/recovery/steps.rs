@@ -101,7 +101,7 @@ impl Recovery {
     fn enter(&mut self, now_ms: u64, phase: &Phase) {
         match phase.barrier() {
             Some(bit) => {
-                self.status.set(bit);
+                self.status |= bit;
                 self.open_polls(now_ms, false);
             }
             None if matches!(phase, Phase::Ping) => self.open_polls(now_ms, true),

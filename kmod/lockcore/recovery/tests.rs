@@ -6,7 +6,6 @@ use core::fmt;
 
 use super::*;
 use crate::lockcore::hash::name_hash;
-use crate::lockcore::lkb::LockId;
 use crate::lockcore::mode::Mode;
 use crate::lockcore::shard::{self, Completion, Effects, Received, Shard};
 use crate::lockcore::wire::message::{Message, MessageKind};
@@ -28,7 +27,7 @@ impl Effects for Fx {
         self.messages.push((to.0, message.kind));
     }
     fn complete(&mut self, _owner: &mut u32, _done: &Completion<'_>) {}
-    fn blocking(&mut self, _owner: &mut u32, _id: LockId, _mode: Mode) {}
+    fn blocking(&mut self, _owner: &mut u32, _mode: Mode) {}
     fn release(&mut self, _owner: u32) {}
 }
 
@@ -88,7 +87,7 @@ impl Node {
         let shard = Shard::new(config, members).unwrap();
         Self {
             id,
-            recovery: Recovery::new(NodeId(id), LVB_LEN, 0).unwrap(),
+            recovery: Recovery::new(NodeId(id), LVB_LEN, 0),
             shards: OneShard(RefCell::new((shard, Fx::default()))),
             fx: Fx::default(),
         }

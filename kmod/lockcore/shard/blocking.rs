@@ -42,7 +42,6 @@ impl<O> Shard<O> {
     /// as it knows, and gets none of its callbacks: it may have given the request up while the
     /// grant was on its way.
     pub(super) fn blocking<F: Effects<Owner = O>>(&mut self, i: LockIndex, mode: Mode, fx: &mut F) {
-        let id = self.id_of(i);
         let lock = self.locks.get_mut(i);
         let gave_way = lock.last_completion.is_none_or(|m| m.is_compatible(mode));
         let said = lock
@@ -53,7 +52,7 @@ impl<O> Shard<O> {
         }
         lock.last_blocking = Some(mode);
         if let Some(owner) = &mut lock.owner {
-            fx.blocking(owner, id, mode);
+            fx.blocking(owner, mode);
         }
     }
 

@@ -23,7 +23,7 @@ pub trait Effects {
     fn complete(&mut self, owner: &mut Self::Owner, done: &Completion<'_>);
 
     /// A lock is in the way of a request for `mode`.
-    fn blocking(&mut self, owner: &mut Self::Owner, id: LockId, mode: Mode);
+    fn blocking(&mut self, owner: &mut Self::Owner, mode: Mode);
 
     /// The lock is gone; nothing more will be said about it.
     fn release(&mut self, owner: Self::Owner);

@@ -67,7 +67,7 @@ impl Effects for Sink {
         self.told.push((*owner, told));
     }
 
-    fn blocking(&mut self, owner: &mut u32, _id: LockId, mode: Mode) {
+    fn blocking(&mut self, owner: &mut u32, mode: Mode) {
         self.told.push((*owner, Told::Blocking(mode)));
     }
 

@@ -88,8 +88,6 @@ pub(crate) use word;
 
 #[cfg(test)]
 mod tests {
-    use super::word;
-
     word! {
         /// For the test.
         struct Word(u8);

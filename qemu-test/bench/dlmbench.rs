@@ -32,6 +32,7 @@ mod dlm;
 mod handover;
 mod histogram;
 mod report;
+mod setting;
 mod single;
 mod spaces;
 mod verbs;

@@ -14,7 +14,7 @@ use crate::report::{
     times,
     Report, //
 };
-use crate::verbs::{
+use crate::setting::{
     check_signal,
     failed,
     now,

@@ -20,7 +20,7 @@ use crate::report::{
     Report,
     Times, //
 };
-use crate::verbs::{
+use crate::setting::{
     check_signal,
     failed,
     now,

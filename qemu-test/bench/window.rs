@@ -17,7 +17,7 @@ use crate::report::{
     Fault,
     Report, //
 };
-use crate::verbs::{
+use crate::setting::{
     check_signal,
     failed,
     mode,

@@ -18,5 +18,6 @@ mod mounted;
 mod profile;
 mod recovery;
 mod remote;
+mod sample;
 pub mod suite;
 pub mod table;

@@ -12,9 +12,9 @@ use anyhow::bail;
 use clap::Args;
 
 use super::profile;
+use super::sample::Size;
 use super::suite;
 use super::suite::Options;
-use super::suite::Size;
 use super::suite::Suite;
 use super::table;
 use crate::cli::host;

@@ -22,7 +22,7 @@ use super::load::Pair;
 use super::load::Place;
 use super::load::Span;
 use super::load::Take;
-use super::suite::Sample;
+use super::sample::Sample;
 
 /// The figures of one node, in the order of the table.
 pub(super) const FIGURES: &[Figure] = &[

@@ -16,7 +16,7 @@ use super::figure::Figure;
 use super::load::Mode;
 use super::load::Reserve;
 use super::load::Take;
-use super::suite::Sample;
+use super::sample::Sample;
 use crate::node::Node;
 
 /// The figures of memory, in the order of the table.

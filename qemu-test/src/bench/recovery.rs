@@ -27,7 +27,7 @@ use super::figure::Figure;
 use super::load::Mode;
 use super::load::Take;
 use super::remote::sent;
-use super::suite::Sample;
+use super::sample::Sample;
 use crate::node::Node;
 
 /// Memory that a node needs for the locks.

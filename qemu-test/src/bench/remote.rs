@@ -21,7 +21,7 @@ use super::load::Take;
 use super::load::Taken;
 use super::local::LIMIT;
 use super::local::per_second;
-use super::suite::Sample;
+use super::sample::Sample;
 use crate::node::Node;
 
 /// The figures of two nodes, in the order of the table.

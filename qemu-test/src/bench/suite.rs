@@ -28,6 +28,8 @@ use super::local;
 use super::memory;
 use super::recovery;
 use super::remote;
+use super::sample::Sample;
+use super::sample::Size;
 use super::table::Conditions;
 use crate::assets::Assets;
 use crate::cluster::Cluster;
@@ -35,7 +37,6 @@ use crate::cluster::Host;
 use crate::console::Watchdog;
 use crate::spec::ClusterSpec;
 use crate::spec::Kind;
-use crate::spec::UmlKernel;
 use crate::spec::Wiring;
 use crate::stack::Module;
 
@@ -101,31 +102,6 @@ pub fn find(name: &str) -> Result<&'static Suite> {
         let names: Vec<&str> = ALL.iter().map(|suite| suite.name).collect();
         format!("no bench {name:?}; there are {}", names.join(", "))
     })
-}
-
-/// How much is done for a figure.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Size {
-    /// Enough for a figure that says something.
-    Full,
-    /// Enough to see that the figure is produced.
-    Quick,
-}
-
-impl Size {
-    /// One of two numbers.
-    pub(super) fn pick<T>(self, full: T, quick: T) -> T {
-        match self {
-            Size::Full => full,
-            Size::Quick => quick,
-        }
-    }
-
-    /// The kernel of User Mode Linux nodes: checks of sizes that mean nothing run on the one that
-    /// finds mistakes, which the scenarios need anyway.
-    fn kernel(self) -> UmlKernel {
-        self.pick(UmlKernel::Fast, UmlKernel::Checked)
-    }
 }
 
 /// What is measured in one boot.
@@ -199,21 +175,6 @@ pub(super) fn counting_spec() -> ClusterSpec {
     ClusterSpec {
         counts_instructions: true,
         ..ClusterSpec::new(Kind::Qemu, 1)
-    }
-}
-
-/// A lock manager on nodes that have just booted, and the sheet its figures go to.
-pub(super) struct Sample<'a> {
-    pub(super) cluster: Arc<Cluster>,
-    pub(super) driver: Driver,
-    pub(super) size: Size,
-    sheet: &'a mut Sheet,
-}
-
-impl Sample<'_> {
-    /// Notes a figure of this sample.
-    pub(super) fn add(&mut self, name: &str, value: f64) -> Result<()> {
-        self.sheet.add(self.driver.module(), name, value)
     }
 }
 

@@ -30,6 +30,7 @@ mod rules;
 mod run;
 mod setup;
 mod sizes;
+mod source;
 mod step;
 mod storeys;
 mod uml;

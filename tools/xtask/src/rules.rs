@@ -14,6 +14,7 @@ use anyhow::Result;
 
 use crate::paths::Layout;
 use crate::run;
+use crate::source::code;
 use crate::storeys;
 
 /// Columns of a line of source.
@@ -165,23 +166,6 @@ fn check_unsafe(path: &str, text: &str) -> Vec<String> {
             )
         })
         .collect()
-}
-
-/// The line without comments and the contents of one-line strings.
-pub(crate) fn code(line: &str) -> String {
-    let mut result = String::new();
-    let mut chars = line.chars().peekable();
-    let mut is_string = false;
-    while let Some(c) = chars.next() {
-        match (is_string, c) {
-            (true, '\\') => drop(chars.next()),
-            (_, '"') => is_string = !is_string,
-            (true, _) => {}
-            (false, '/') if chars.peek() == Some(&'/') => break,
-            (false, c) => result.push(c),
-        }
-    }
-    result
 }
 
 fn words(text: &str) -> impl Iterator<Item = &str> {

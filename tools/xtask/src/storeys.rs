@@ -193,7 +193,7 @@ struct Token {
 fn tokens(text: &str) -> Vec<Token> {
     let mut found = Vec::new();
     for (at, line) in text.lines().enumerate() {
-        let code = crate::rules::code(line);
+        let code = crate::source::code(line);
         let mut rest = code.trim_start();
         while let Some(first) = rest.chars().next() {
             let is_word = |c: char| c.is_alphanumeric() || c == '_';

@@ -97,11 +97,15 @@ pub(crate) enum Command {
         caller: Caller,
         nodes: bool,
     },
+    /// Whether the thread turns.
+    Turn,
 }
 
 /// What the core tells, in order.
 #[derive(Debug)]
 pub(crate) enum Notice {
+    /// The thread turns.
+    Turned,
     /// A request was accepted, or not.
     Answer {
         caller: Caller,
@@ -346,6 +350,7 @@ impl Thread {
                 self.outputs.notice(Notice::Accepted { caller, beside });
                 (None, Ok(()))
             }
+            Command::Turn => return self.outputs.notice(Notice::Turned),
             Command::Status { caller, nodes } => {
                 let status = Box::new(core.status(now));
                 return self.outputs.notice(Notice::Status {

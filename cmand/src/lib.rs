@@ -28,6 +28,7 @@ pub use error::Error;
 use cluster_rt::config;
 use cluster_rt::config::Config;
 use cluster_rt::log::Log;
+use cluster_rt::notify::Manager;
 use cluster_rt::signals::Blocked;
 
 /// Runs the daemon until it has left the cluster or cannot go on, in the process's first thread.
@@ -53,6 +54,10 @@ pub fn run(args: &Args, log: &Log, blocked: Blocked) -> Result<(), Error> {
             what: "starting threads",
             source,
         })?;
+    let manager = Manager::of_this_process().map_err(|source| Error::System {
+        what: "starting threads",
+        source,
+    })?;
     let kernel = kernel::start(args.kernel, &config, &node, identity.incarnation.0);
     let setup = service::Setup {
         args,
@@ -60,6 +65,7 @@ pub fn run(args: &Args, log: &Log, blocked: Blocked) -> Result<(), Error> {
         node: &node,
         log,
         memory,
+        manager,
     };
     describe(&config, &node, &identity);
     runtime.block_on(service::run(setup, blocked, |notices| {

@@ -12,8 +12,8 @@ use std::time::UNIX_EPOCH;
 use cluster_rt::config;
 use cluster_rt::config::Config;
 use cluster_rt::log::Log;
+use cluster_rt::notify::Manager;
 use cluster_rt::notify::State;
-use cluster_rt::notify::notify;
 use cluster_rt::server::ClientId;
 use cluster_rt::server::Input;
 use cluster_rt::server::Peer;
@@ -54,6 +54,7 @@ pub(crate) struct Setup<'a> {
     pub(crate) node: &'a config::Node,
     pub(crate) log: &'a Log,
     pub(crate) memory: Memory,
+    pub(crate) manager: Manager,
 }
 
 struct Service<'a> {
@@ -77,6 +78,8 @@ struct Service<'a> {
     leaving: bool,
     /// The leave that a client asked for, until the core has answered.
     leave_asked: Option<Caller>,
+    /// The membership thread was asked whether it turns, and has not answered.
+    is_turning: bool,
 }
 
 /// Whether to go on.
@@ -100,7 +103,7 @@ pub(crate) async fn run(
     let engine = start(sender)?;
     // After the last thread has begun.
     let mut signals = blocked.listen().map_err(system)?;
-    notify(&State::Ready);
+    setup.manager.tell(State::Ready);
     let mut service = Service {
         setup,
         server,
@@ -116,9 +119,10 @@ pub(crate) async fn run(
         joined_at: BTreeMap::new(),
         leaving: false,
         leave_asked: None,
+        is_turning: false,
     };
     let result = service.serve(&mut notices, &mut signals).await;
-    notify(&State::Stopping);
+    service.setup.manager.tell(State::Stopping);
     service.server.shutdown().await;
     result
 }
@@ -154,12 +158,21 @@ impl Service<'_> {
                     return Err(Error::NotLeft(text));
                 }
                 input = self.server.next() => self.handle_input(input)?,
+                () = self.setup.manager.due(), if !self.is_turning => self.turn()?,
             };
             match flow {
                 Flow::On => {}
                 Flow::End => return Ok(()),
             }
         }
+    }
+
+    /// Sends the membership thread a question that goes round with its work: a keep-alive says that
+    /// both loops turn.
+    fn turn(&mut self) -> Result<Flow, Error> {
+        self.is_turning = true;
+        self.engine.command(Command::Turn)?;
+        Ok(Flow::On)
     }
 
     /// Leaves, unless a client is a member of a group here: it would fail in it, which for one that
@@ -355,6 +368,10 @@ impl Service<'_> {
 
     fn handle_notice(&mut self, notice: Notice) -> Result<Flow, Error> {
         match notice {
+            Notice::Turned => {
+                self.is_turning = false;
+                self.setup.manager.turned();
+            }
             Notice::Answer { caller, result } => self.answer(caller, result),
             Notice::CannotLeave(error) => {
                 tracing::warn!(%error, "ending without a leave");
@@ -389,7 +406,8 @@ impl Service<'_> {
                 self.tell_all(&Event::Expelled {
                     reason: reason.clone(),
                 });
-                notify(&State::Status(format!("expelled: {reason}")));
+                let line = format!("expelled: {reason}");
+                self.setup.manager.tell(State::Status(line));
                 self.expelled = Some(reason);
             }
             Notice::Rejoining => self.view = None,
@@ -444,10 +462,8 @@ impl Service<'_> {
             self.joined_at.insert(node, (life, since));
         }
         let members = view.members.len();
-        notify(&State::Status(format!(
-            "view {}, {members} members",
-            view.number
-        )));
+        let line = format!("view {}, {members} members", view.number);
+        self.setup.manager.tell(State::Status(line));
         self.tell_all(&Event::View(view.clone()));
         self.view = Some(view);
     }

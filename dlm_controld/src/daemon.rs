@@ -17,7 +17,8 @@ use std::time::Instant;
 
 use cluster_rt::client::ServerFrame;
 use cluster_rt::log::Log;
-use cluster_rt::notify;
+use cluster_rt::notify::Manager;
+use cluster_rt::notify::State;
 use cluster_rt::server::Input;
 use cluster_rt::server::Server;
 use cluster_rt::signals::Signals;
@@ -160,15 +161,21 @@ impl Daemon {
     }
 
     /// Works until told to end.
-    pub(crate) async fn run(mut self, mut signals: Signals) -> Result<(), DaemonError> {
+    pub(crate) async fn run(
+        mut self,
+        mut signals: Signals,
+        mut manager: Manager,
+    ) -> Result<(), DaemonError> {
         let mut effects = Vec::new();
         self.core.handle_begin(&mut effects);
         self.carry_out(effects).await?;
-        notify::notify(&notify::State::Ready);
+        manager.tell(State::Ready);
         let end = loop {
+            manager.turned();
             let step = tokio::select! {
                 input = self.next() => input,
                 _ = signals.told_to_end() => Ok(Next::Terminate),
+                () = manager.due() => continue,
             };
             let step = match step {
                 Ok(Next::Terminate) if self.core.has_lockspaces() => {
@@ -189,7 +196,7 @@ impl Daemon {
                 break Err(error);
             }
         };
-        notify::notify(&notify::State::Stopping);
+        manager.tell(State::Stopping);
         match &end {
             Ok(()) => self.leave().await?,
             Err(error) => {

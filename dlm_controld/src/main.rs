@@ -19,6 +19,7 @@ use clap::Parser;
 use cluster_rt::config;
 use cluster_rt::exit;
 use cluster_rt::log;
+use cluster_rt::notify::Manager;
 use cluster_rt::signals;
 use tracing::Level;
 
@@ -84,6 +85,10 @@ fn main() -> ExitCode {
         cmand: options.cmand,
         fenced: options.fenced,
     };
+    let manager = match Manager::of_this_process() {
+        Ok(manager) => manager,
+        Err(error) => return exit::report("dlm_controld", &error, exit::FAILED),
+    };
     let runtime = match tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -100,7 +105,7 @@ fn main() -> ExitCode {
                 return Ok(());
             }
         };
-        daemon.run(signals).await
+        daemon.run(signals, manager).await
     });
     // Nothing that is left there is worth waiting for.
     runtime.shutdown_background();

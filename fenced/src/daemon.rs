@@ -16,7 +16,8 @@ use cluster_rt::config::Config;
 use cluster_rt::config::IdentityError;
 use cluster_rt::exit;
 use cluster_rt::log::Log;
-use cluster_rt::notify;
+use cluster_rt::notify::Manager;
+use cluster_rt::notify::State;
 use cluster_rt::server::BindError;
 use cluster_rt::server::ClientId;
 use cluster_rt::server::Input;
@@ -197,9 +198,14 @@ impl Daemon {
     }
 
     /// Works until told to end.
-    pub(crate) async fn run(mut self, mut signals: Signals) -> Result<(), DaemonError> {
-        notify::notify(&notify::State::Ready);
+    pub(crate) async fn run(
+        mut self,
+        mut signals: Signals,
+        mut manager: Manager,
+    ) -> Result<(), DaemonError> {
+        manager.tell(State::Ready);
         let end = loop {
+            manager.turned();
             let timer = self.timer();
             let mut is_told_to_end = false;
             let step = tokio::select! {
@@ -214,6 +220,7 @@ impl Daemon {
                     self.domain_step(|domain, fx| domain.handle_timeout(now, fx)).await
                 }
                 _ = signals.told_to_end() => { is_told_to_end = true; Ok(()) }
+                () = manager.due() => Ok(()),
             };
             if let Err(error) = step {
                 break Err(error);
@@ -227,7 +234,7 @@ impl Daemon {
                 None | Some(_) => {}
             }
         };
-        notify::notify(&notify::State::Stopping);
+        manager.tell(State::Stopping);
         if end.is_ok() {
             self.leave().await?;
         }

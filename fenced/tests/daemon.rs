@@ -21,6 +21,10 @@ use cmand_client::Member;
 use cmand_client::NodeId;
 use cmand_client::View;
 use fenced_client::State;
+use nix::sys::ptrace;
+use nix::sys::wait::WaitPidFlag;
+use nix::sys::wait::waitpid;
+use nix::unistd::Pid;
 use tokio::io::AsyncReadExt;
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
@@ -96,16 +100,20 @@ async fn until_written(path: &Path, wanted: &str) -> String {
 }
 
 fn fenced(dir: &Path, node: &str) -> Child {
-    Command::new(env!("CARGO_BIN_EXE_fenced"))
+    fenced_command(dir, node).spawn().unwrap()
+}
+
+fn fenced_command(dir: &Path, node: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fenced"));
+    command
         .args(["--debug", "--node", node, "--config"])
         .arg(dir.join("cluster.toml"))
         .arg("--socket")
         .arg(dir.join("fenced.sock"))
         .arg("--cmand")
         .arg(dir.join("cmand.sock"))
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap()
+        .kill_on_drop(true);
+    command
 }
 
 fn member(id: u32) -> Member {
@@ -661,4 +669,38 @@ async fn it_ignores_what_does_not_end_it_and_its_agents_do_not() {
         let value = u64::from_str_radix(value, 16).unwrap();
         assert_eq!(value & !own, 0, "{name} {value:x}");
     }
+}
+
+/// The service manager ends a daemon that is silent, whatever its other threads do.
+#[tokio::test]
+async fn a_loop_that_is_stuck_keeps_nothing_alive() {
+    let dir = place("watchdog");
+    let limit = Duration::from_millis(600);
+    let manager = tokio::net::UnixDatagram::bind(dir.join("notify")).unwrap();
+    let hear = async |time: Duration| {
+        let mut line = [0; 64];
+        let heard = tokio::time::timeout(time, manager.recv(&mut line)).await;
+        heard.ok().map(|length| line[..length.unwrap()].to_vec())
+    };
+    let mut cmand = Cmand::bind(&dir);
+    let daemon = fenced_command(&dir, "n1")
+        .env("NOTIFY_SOCKET", dir.join("notify"))
+        .env("WATCHDOG_USEC", limit.as_micros().to_string())
+        .spawn()
+        .unwrap();
+    cmand.admit().await;
+    assert_eq!(hear(LIMIT).await.unwrap(), b"READY=1\n");
+    for _ in 0..3 {
+        assert_eq!(hear(LIMIT).await.unwrap(), b"WATCHDOG=1\n");
+    }
+    // Its first thread alone, which runs the loop.
+    let thread = Pid::from_raw(daemon.id().unwrap().cast_signed());
+    ptrace::seize(thread, ptrace::Options::empty()).unwrap();
+    ptrace::interrupt(thread).unwrap();
+    waitpid(thread, Some(WaitPidFlag::__WALL)).unwrap();
+    // What was on its way.
+    while hear(limit / 10).await.is_some() {}
+    assert_eq!(hear(2 * limit).await, None);
+    ptrace::detach(thread, None).unwrap();
+    assert_eq!(hear(LIMIT).await.unwrap(), b"WATCHDOG=1\n");
 }

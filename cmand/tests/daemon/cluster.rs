@@ -91,11 +91,23 @@ impl Place {
 
     /// Starts a daemon with a configuration of its own.
     pub(crate) fn start(&self, label: &str, node: &str, config: &str) -> Daemon {
+        self.start_with(label, node, config, |_| ())
+    }
+
+    /// The same with something more: `extend` changes the command.
+    pub(crate) fn start_with(
+        &self,
+        label: &str,
+        node: &str,
+        config: &str,
+        extend: impl FnOnce(&mut Command),
+    ) -> Daemon {
         let path = self.file(&format!("{label}.toml"));
         std::fs::write(&path, config).unwrap();
         let log = self.file(&format!("{label}.log"));
         let socket = self.file(&format!("{label}.sock"));
-        let child = Command::new(env!("CARGO_BIN_EXE_cmand"))
+        let mut command = Command::new(env!("CARGO_BIN_EXE_cmand"));
+        command
             .args(["--node", node, "--kernel", "off", "--debug"])
             .arg("--config")
             .arg(&path)
@@ -110,9 +122,9 @@ impl Place {
                     .create(true)
                     .open(&log)
                     .unwrap(),
-            )
-            .spawn()
-            .unwrap();
+            );
+        extend(&mut command);
+        let child = command.spawn().unwrap();
         Daemon { child, socket, log }
     }
 

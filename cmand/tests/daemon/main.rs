@@ -15,3 +15,4 @@ mod intruders;
 mod members;
 mod signals;
 mod starts;
+mod watchdog;

@@ -30,7 +30,7 @@ use crate::kernel::Members;
 /// No step takes as long.
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// Writes down calls; stops block while `shut`.
+/// Writes down calls; stops and looks block while `shut`.
 #[derive(Default)]
 struct FakeKernel {
     calls: Mutex<Vec<String>>,
@@ -59,6 +59,12 @@ impl FakeKernel {
         calls.drain(..=at).collect()
     }
 
+    /// Waits until it is not shut.
+    fn pass(&self) {
+        let shut = self.shut.lock().unwrap();
+        drop(self.opened.wait_while(shut, |shut| *shut).unwrap());
+    }
+
     fn shut(&self, shut: bool) {
         *self.shut.lock().unwrap() = shut;
         self.opened.notify_all();
@@ -79,6 +85,7 @@ impl Kernel for FakeKernel {
             name: name.clone(),
             request: Pending::Unknown,
         };
+        self.pass();
         Ok(self.leftovers.iter().map(found).collect())
     }
 
@@ -94,8 +101,7 @@ impl Kernel for FakeKernel {
 
     fn stop(&self, lockspace: &str) -> Result<(), KernelError> {
         self.note(format!("stop {lockspace}"));
-        let shut = self.shut.lock().unwrap();
-        drop(self.opened.wait_while(shut, |shut| *shut).unwrap());
+        self.pass();
         self.note(format!("stopped {lockspace}"));
         Ok(())
     }
@@ -170,6 +176,11 @@ fn settings() -> Settings {
     }
 }
 
+/// A service manager that nobody is.
+fn no_manager() -> Manager {
+    Manager::new(std::sync::mpsc::sync_channel(0).0, None)
+}
+
 async fn within<T>(what: impl Future<Output = T>) -> T {
     tokio::time::timeout(LIMIT, what).await.expect("in time")
 }
@@ -198,6 +209,11 @@ impl World {
     /// A daemon that has agreed with itself on a protocol, in a view of nodes 1
     /// and 2.
     async fn new(kernel: FakeKernel) -> Self {
+        Self::watched(kernel, no_manager()).await
+    }
+
+    /// The same with a service manager that watches it.
+    async fn watched(kernel: FakeKernel, manager: Manager) -> Self {
         let sockets = sockets();
         let mut cmand = Server::bind(&sockets.cmand).unwrap();
         let mut fenced = Server::bind(&sockets.fenced).unwrap();
@@ -207,6 +223,7 @@ impl World {
             &sockets,
             kernel.clone(),
             KernelEvents::Channel(receiver),
+            manager,
         ));
         let (cmand_client, subscribe) = asked(&mut cmand, cmand_client::Reply::Done).await;
         assert!(matches!(subscribe, cmand_client::Request::Subscribe { .. }));
@@ -339,6 +356,7 @@ fn start(
     sockets: &Sockets,
     kernel: Arc<FakeKernel>,
     events: KernelEvents,
+    manager: Manager,
 ) -> impl Future<Output = Result<(), DaemonError>> + Send + 'static {
     let sockets = Sockets {
         own: sockets.own.clone(),
@@ -350,7 +368,7 @@ fn start(
         let server = Server::bind(&sockets.own)?;
         let daemon =
             Daemon::with_kernel(settings(), &sockets, log, server, (kernel, events)).await?;
-        daemon.run(Signals::none()).await
+        daemon.run(Signals::none(), manager).await
     }
 }
 
@@ -525,6 +543,7 @@ async fn a_node_with_leftovers_has_itself_fenced() {
         &sockets,
         Arc::new(kernel),
         KernelEvents::Channel(receiver),
+        no_manager(),
     ));
     let (_, request) = asked(&mut fenced, fenced_client::Reply::Done).await;
     let node = NodeId(1);
@@ -596,4 +615,24 @@ async fn a_daemon_that_failed_is_fenced_by_request() {
         report::fence_state(&fenced_client::State::default()),
         FenceState::default()
     );
+}
+
+/// The service manager ends a daemon that is silent.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_loop_that_is_stuck_keeps_nothing_alive() {
+    let limit = Duration::from_millis(300);
+    let (queue, states) = std::sync::mpsc::sync_channel(1);
+    let manager = Manager::new(queue, Some(limit));
+    let world = World::watched(FakeKernel::default(), manager).await;
+    assert_eq!(states.recv_timeout(LIMIT), Ok(State::Ready));
+    for _ in 0..3 {
+        assert_eq!(states.recv_timeout(LIMIT), Ok(State::Alive));
+    }
+    world.kernel.shut(true);
+    world.events.send(KernelEvent::Lost).unwrap();
+    // One may be on its way.
+    let _ = states.recv_timeout(limit);
+    assert!(states.recv_timeout(3 * limit).is_err());
+    world.kernel.shut(false);
+    assert_eq!(states.recv_timeout(LIMIT), Ok(State::Alive));
 }

@@ -69,6 +69,7 @@ impl Settings {
                 post_fail_delay_ms: config.fence.post_fail_delay_ms.into(),
                 post_join_delay_ms: config.fence.post_join_delay_ms.into(),
                 clean_start: config.fence.clean_start,
+                limits: fenced_core::domain::LIMITS,
             },
             names: config
                 .nodes
@@ -331,6 +332,14 @@ impl Daemon {
             Effect::Known => {
                 let members = self.domain.members().len();
                 tracing::info!(members, "the fence domain's state is known");
+            }
+            Effect::GaveUp { heard, bytes } => {
+                let why = "too much was said before the fence domain's state arrived";
+                tracing::warn!(heard, bytes, why, "asking for the state anew");
+            }
+            Effect::Unsent(large) => {
+                let remedy = "fence_tool ack victims that are off";
+                tracing::error!(%large, remedy, "nodes that joined cannot be told of victims");
             }
         }
         Ok(())

@@ -36,6 +36,8 @@ pub enum Mistake {
     FileForgotten,
     /// A fence agent says that it has done what it has not.
     AgentLies,
+    /// A fence daemon that joins is told of no victim.
+    SnapshotShort,
 }
 
 impl Mistake {
@@ -49,6 +51,7 @@ impl Mistake {
             ("minority-acts", Self::MinorityActs),
             ("file-forgotten", Self::FileForgotten),
             ("agent-lies", Self::AgentLies),
+            ("snapshot-short", Self::SnapshotShort),
         ];
         locking.chain(around).collect()
     }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! What a seed decides about a run before it begins: sizes, speeds, and which faults how often.
 
+use fenced_core::domain::{LIMITS, Limits};
+
 use crate::random::Random;
 
 /// The plan of one run.
@@ -38,6 +40,8 @@ pub struct Plan {
     pub agent_ms: u64,
     /// Fence agents that fail, percent.
     pub agent_fails_percent: u64,
+    /// What a fence daemon keeps while the domain's state is on its way.
+    pub fence_limits: Limits,
     /// Boots with a configuration file in which there is only the node itself, percent.
     pub own_file_percent: u64,
     /// Allocations fail for a while now and then.
@@ -84,6 +88,10 @@ impl Plan {
             doubled_percent: random.pick(&[0, 5]).unwrap_or(0),
             agent_ms: random.pick(&[10, 300, 15_000]).unwrap_or(10),
             agent_fails_percent: random.pick(&[0, 30]).unwrap_or(0),
+            fence_limits: Limits {
+                heard: random.pick(&[LIMITS.heard, 0]).unwrap_or(0),
+                ..LIMITS
+            },
             own_file_percent: random.pick(&[0, 0, 30]).unwrap_or(0),
             short_memory: random.percent(25),
             leaves: random.percent(40),

@@ -1,19 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The fence domain's state and how it changes.
 //!
-//! ```text
-//!              group view, we joined
-//!   Outside ───────────────────────────► Joining ── snapshot ──► Known
-//!                     │                     │ everybody is joining   ▲
-//!                     └── we are alone ─────┴── found the domain ────┘
-//! ```
-//!
-//! A joiner writes down what it hears after its group view and applies it on
-//! top of the snapshot, which shows the sender's state as of that group view:
-//! so its state is the one it would have, had it been there from the start.
+//! How the state reaches a daemon that joins is the business of the crate
+//! `group-transfer`; what it shows in how many messages, of [`crate::snapshot`].
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
+
+pub use group_transfer::Limits;
+
+use group_transfer::Begin;
+use group_transfer::Hearing;
+use group_transfer::Mark;
+use group_transfer::TooLarge;
+use group_transfer::Transfer;
+use group_transfer::Turn;
 
 use crate::BootId;
 use crate::GroupView;
@@ -22,6 +23,7 @@ use crate::Instant;
 use crate::Member;
 use crate::NodeId;
 use crate::View;
+use crate::snapshot::Contents;
 use crate::victim::How;
 use crate::victim::Reason;
 use crate::victim::Record;
@@ -41,6 +43,15 @@ pub const LOG_EVERY: u32 = 600;
 /// Longest reason kept of an accusation, bytes.
 pub const REASON_LIMIT: usize = 200;
 
+/// What a joiner keeps while the state is on its way: more changes than hundreds of nodes make in
+/// minutes, and the victims of ten times as many nodes as a cluster can have.
+pub const LIMITS: Limits = Limits {
+    heard: 4096,
+    heard_bytes: 1 << 20,
+    parts: 64,
+    snapshot_bytes: 1 << 20,
+};
+
 /// Settings of the domain.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -54,6 +65,8 @@ pub struct Config {
     pub post_join_delay_ms: u64,
     /// Trust that nodes never seen are off.
     pub clean_start: bool,
+    /// What is kept while the state is on its way; the same at all daemons.
+    pub limits: Limits,
 }
 
 /// What the domain wants done.
@@ -96,6 +109,15 @@ pub enum Effect {
     },
     /// The domain was founded here or its state arrived.
     Known,
+    /// Too much was said before the state arrived: it was asked for anew.
+    GaveUp {
+        /// Changes written down until then.
+        heard: usize,
+        /// Bytes of them.
+        bytes: usize,
+    },
+    /// The state is too large to be sent to those who joined: they will not know it.
+    Unsent(TooLarge),
 }
 
 /// What subscribers are told.
@@ -122,9 +144,10 @@ pub enum Wait {
     Fencing,
 }
 
-/// What a joiner writes down until the snapshot arrives.
+/// What changes the state, in the group's order: a joiner writes it down until
+/// the state arrives.
 #[derive(Debug, Clone)]
-enum Heard {
+enum Change {
     View(View),
     Done {
         node: NodeId,
@@ -143,18 +166,17 @@ enum Heard {
     },
 }
 
-#[derive(Debug, Clone)]
-enum Knowledge {
-    /// Not in the group yet.
-    Outside,
-    /// In the group since this group view, without the state as of it.
-    /// With each thing heard, the group view in force then.
-    Joining {
-        group_view: u64,
-        heard: Vec<(u64, Heard)>,
-    },
-    /// The state below is the domain's.
-    Known,
+impl Change {
+    /// What it costs to keep, roughly, bytes.
+    fn weight(&self) -> usize {
+        let more = match self {
+            Self::View(view) => (view.members.len() + view.departed.len()) * size_of::<Member>(),
+            Self::Accuse { reason, .. } => reason.len(),
+            Self::Done { victim, .. } => victim.reason.to_string().len(),
+            Self::Acknowledge { .. } => 0,
+        };
+        size_of::<Self>() + more
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -175,16 +197,10 @@ enum Agent {
 #[derive(Debug)]
 pub struct Domain {
     config: Config,
-    knowledge: Knowledge,
+    /// Who is in the domain, and who of them knows its state.
+    transfer: Transfer<Change, Contents>,
     view: Option<View>,
     quorate: bool,
-    group: Vec<NodeId>,
-    /// Number of the group view.
-    group_view: u64,
-    /// In which group view each member joined; 0 for those there before us.
-    joined_at: BTreeMap<NodeId, u64>,
-    /// Members that know the state; the lowest of them is the master.
-    knowing: BTreeSet<NodeId>,
     victims: BTreeMap<NodeId, Victim>,
     /// Not before this time; on this node's clock, so not part of the state.
     not_before: BTreeMap<NodeId, Instant>,
@@ -200,14 +216,10 @@ impl Domain {
     #[must_use]
     pub fn new(config: Config) -> Self {
         Self {
+            transfer: Transfer::new(config.node, config.limits),
             config,
-            knowledge: Knowledge::Outside,
             view: None,
             quorate: false,
-            group: Vec::new(),
-            group_view: 0,
-            joined_at: BTreeMap::new(),
-            knowing: BTreeSet::new(),
             victims: BTreeMap::new(),
             not_before: BTreeMap::new(),
             history: BTreeMap::new(),
@@ -220,14 +232,12 @@ impl Domain {
     /// What may be told to those who wait for fencing.
     #[must_use]
     pub fn state(&self) -> State {
-        match (&self.knowledge, &self.view) {
-            (Knowledge::Known, Some(view)) => State {
+        match &self.view {
+            Some(view) if self.transfer.is_known() => State {
                 view: view.number,
                 victims: self.victims.keys().copied().collect(),
             },
-            (Knowledge::Outside | Knowledge::Joining { .. } | Knowledge::Known, _) => {
-                State::default()
-            }
+            Some(_) | None => State::default(),
         }
     }
 
@@ -251,7 +261,7 @@ impl Domain {
     /// Members of the domain.
     #[must_use]
     pub fn members(&self) -> &[NodeId] {
-        &self.group
+        self.transfer.members()
     }
 
     /// Who runs the agents: the lowest member that knows the state and is not
@@ -259,15 +269,12 @@ impl Domain {
     /// begin, and who is back after that goes on with the rest.
     #[must_use]
     pub fn master(&self) -> Option<NodeId> {
-        match self.knowledge {
-            Knowledge::Known => self
-                .knowing
-                .iter()
-                .find(|node| !self.victims.contains_key(node))
-                .or(self.knowing.first())
-                .copied(),
-            Knowledge::Outside | Knowledge::Joining { .. } => None,
+        if !self.transfer.is_known() {
+            return None;
         }
+        let mut knowing = self.transfer.knowing();
+        let sound = knowing.find(|node| !self.victims.contains_key(node));
+        sound.or_else(|| self.transfer.knowing().next())
     }
 
     /// The victim an agent of this node runs against.
@@ -282,7 +289,7 @@ impl Domain {
     /// What the next victim waits for.
     #[must_use]
     pub fn wait(&self) -> Wait {
-        if !matches!(self.knowledge, Knowledge::Known) {
+        if !self.transfer.is_known() {
             return Wait::Messages;
         }
         if self.victims.is_empty() {
@@ -327,7 +334,7 @@ impl Domain {
     pub fn handle_view(&mut self, now: Instant, view: View, fx: &mut Vec<Effect>) {
         // cmand's word that there is a majority again comes apart.
         self.quorate &= view.quorate;
-        self.hear(now, Heard::View(view), fx);
+        self.hear(now, Change::View(view), fx);
         self.act(now, fx);
     }
 
@@ -342,35 +349,8 @@ impl Domain {
 
     /// The members of the domain changed.
     pub fn handle_group(&mut self, now: Instant, group: &GroupView, fx: &mut Vec<Effect>) {
-        self.group.clone_from(&group.members);
-        self.group_view = group.number;
-        self.joined_at
-            .retain(|node, _| group.members.contains(node));
-        self.joined_at
-            .extend(group.joined.iter().map(|node| (*node, group.number)));
-        if group.joined.contains(&self.config.node) {
-            // Whoever was there before is taken to know the state. One who does
-            // not will found the domain if all who do are gone, and say so.
-            let before = group
-                .members
-                .iter()
-                .filter(|node| !group.joined.contains(node));
-            self.knowing = before.copied().collect();
-            self.knowledge = Knowledge::Joining {
-                group_view: group.number,
-                heard: Vec::new(),
-            };
-        } else {
-            self.knowing
-                .retain(|node| group.members.contains(node) && !group.joined.contains(node));
-        }
-        if self.knowing.is_empty() && group.members.contains(&self.config.node) {
-            self.found(now, fx);
-        }
-        // Also when nobody joined: the one who owed a snapshot may be gone.
-        if self.is_first_knowing() && self.knowing.len() < self.group.len() {
-            fx.push(Effect::Send(self.snapshot(group.number)));
-        }
+        let turn = self.transfer.handle_group(group);
+        self.take_turn(now, turn, fx);
         fx.push(Effect::Changed);
         self.act(now, fx);
     }
@@ -384,12 +364,16 @@ impl Domain {
         fx: &mut Vec<Effect>,
     ) {
         match message {
-            Message::Snapshot {
-                group_view,
-                victims,
-                history,
-            } => {
-                self.adopt(now, group_view, victims, history, fx);
+            Message::Snapshot(_) | Message::Part { .. } => {
+                if let Some(part) = message.into_part() {
+                    let weight = part.content.weight();
+                    let begin = self.transfer.take(from, part, weight);
+                    self.begin(now, begin, fx);
+                }
+            }
+            Message::Ask {} => {
+                let turn = self.transfer.handle_ask(from);
+                self.take_turn(now, turn, fx);
             }
             Message::Done {
                 node,
@@ -398,7 +382,7 @@ impl Domain {
             } => {
                 self.hear(
                     now,
-                    Heard::Done {
+                    Change::Done {
                         node,
                         victim,
                         record,
@@ -413,7 +397,7 @@ impl Domain {
                 request,
             } => {
                 reason.truncate(reason.floor_char_boundary(REASON_LIMIT));
-                let accuse = Heard::Accuse {
+                let accuse = Change::Accuse {
                     node,
                     boot_id,
                     reason,
@@ -422,7 +406,7 @@ impl Domain {
                 self.answer(from, request, fx);
             }
             Message::Acknowledge { node, at, request } => {
-                self.hear(now, Heard::Acknowledge { node, by: from, at }, fx);
+                self.hear(now, Change::Acknowledge { node, by: from, at }, fx);
                 self.answer(from, request, fx);
             }
         }
@@ -487,10 +471,6 @@ impl Domain {
         self.master() == Some(self.config.node)
     }
 
-    fn is_first_knowing(&self) -> bool {
-        self.knowing.first() == Some(&self.config.node)
-    }
-
     fn may_fence(&self) -> bool {
         self.quorate && self.is_master()
     }
@@ -501,99 +481,106 @@ impl Domain {
         }
     }
 
-    /// Nobody knows the state: who is here for the longest time founds the domain.
-    /// The others took those for somebody who knows, and wait for their snapshot.
-    /// Nodes outside the view may be doing anything.
-    fn found(&mut self, now: Instant, fx: &mut Vec<Effect>) {
-        let heard = match std::mem::replace(&mut self.knowledge, Knowledge::Known) {
-            Knowledge::Joining { heard, .. } => heard,
-            Knowledge::Outside | Knowledge::Known => Vec::new(),
-        };
-        let first = self.joined_at.get(&self.config.node).copied();
-        let founds = |node: &&NodeId| self.joined_at.get(node).copied() == first;
-        self.knowing = self.group.iter().filter(founds).copied().collect();
-        self.victims.clear();
-        self.history.clear();
-        fx.push(Effect::Known);
-        if !self.config.clean_start {
-            let present: BTreeSet<NodeId> = self.cluster_members().collect();
-            let view = self.view.as_ref().map_or(0, |view| view.number);
-            let unseen: Vec<NodeId> = self.config.nodes.difference(&present).copied().collect();
-            for node in unseen {
-                let victim = Victim {
-                    incarnation: None,
-                    boot_id: None,
-                    view,
-                    reason: Reason::Unseen,
-                };
-                self.accuse(now, node, victim, fx);
+    fn take_turn(&mut self, now: Instant, turn: Turn<Change, Contents>, fx: &mut Vec<Effect>) {
+        self.begin(now, turn.begin, fx);
+        if let Some(as_of) = turn.offer {
+            self.offer(as_of, fx);
+        }
+    }
+
+    fn offer(&mut self, as_of: Mark, fx: &mut Vec<Effect>) {
+        let parts = Contents::cut(&self.victims, &self.history);
+        let weighed = parts.into_iter().map(|part| {
+            let weight = part.weight();
+            (part, weight)
+        });
+        match self.transfer.cut(as_of, weighed.collect()) {
+            Ok(parts) => {
+                let messages = parts.into_iter().map(Message::of_part);
+                fx.extend(messages.map(Effect::Send));
             }
-        }
-        for (_, heard) in heard {
-            self.apply(now, heard, fx);
+            Err(large) => fx.push(Effect::Unsent(large)),
         }
     }
 
-    fn snapshot(&self, group_view: u64) -> Message {
-        Message::Snapshot {
-            group_view,
-            victims: self.victims.iter().map(|(n, v)| (*n, v.clone())).collect(),
-            history: self.history.iter().map(|(n, r)| (*n, *r)).collect(),
-        }
-    }
-
-    /// A snapshot arrived. Those who know the state learn from it only that all
-    /// who had joined by then know it, too.
-    fn adopt(
+    /// This daemon knows the state now.
+    fn begin(
         &mut self,
         now: Instant,
-        as_of: u64,
-        victims: Vec<(NodeId, Victim)>,
-        history: Vec<(NodeId, Record)>,
+        begin: Option<Begin<Change, Contents>>,
         fx: &mut Vec<Effect>,
     ) {
-        let joined_by = |node: &&NodeId| self.joined_at.get(node).is_none_or(|at| *at <= as_of);
-        self.knowing = self.group.iter().filter(joined_by).copied().collect();
-        let Knowledge::Joining { group_view, heard } = &mut self.knowledge else {
-            return;
+        let heard = match begin {
+            None => return,
+            Some(Begin::Founded { heard }) => {
+                self.found(now, fx);
+                heard
+            }
+            Some(Begin::Adopted { parts, heard }) => {
+                self.adopt(now, parts, fx);
+                heard
+            }
         };
-        if as_of < *group_view {
-            // For those who joined before us; ours follows.
-            return;
-        }
-        let heard = std::mem::take(heard);
-        self.knowledge = Knowledge::Known;
-        self.victims.clear();
-        self.history = history.into_iter().collect();
-        fx.push(Effect::Known);
-        for (node, victim) in victims {
-            self.accuse(now, node, victim, fx);
-        }
-        for (_, heard) in heard
-            .into_iter()
-            .filter(|(group_view, _)| *group_view >= as_of)
-        {
-            self.apply(now, heard, fx);
+        for change in heard {
+            self.apply(now, change, fx);
         }
         fx.push(Effect::Changed);
     }
 
-    fn hear(&mut self, now: Instant, heard: Heard, fx: &mut Vec<Effect>) {
-        if let Heard::View(view) = &heard {
-            self.view = Some(view.clone());
-            fx.push(Effect::Changed);
+    /// Nobody knows anything of nodes outside the view: they may be doing anything.
+    fn found(&mut self, now: Instant, fx: &mut Vec<Effect>) {
+        self.victims.clear();
+        self.history.clear();
+        fx.push(Effect::Known);
+        if self.config.clean_start {
+            return;
         }
-        match &mut self.knowledge {
-            Knowledge::Outside => {}
-            Knowledge::Joining { heard: list, .. } => list.push((self.group_view, heard)),
-            Knowledge::Known => self.apply(now, heard, fx),
+        let present: BTreeSet<NodeId> = self.cluster_members().collect();
+        let view = self.view.as_ref().map_or(0, |view| view.number);
+        let unseen: Vec<NodeId> = self.config.nodes.difference(&present).copied().collect();
+        for node in unseen {
+            let victim = Victim {
+                incarnation: None,
+                boot_id: None,
+                view,
+                reason: Reason::Unseen,
+            };
+            self.accuse(now, node, victim, fx);
         }
     }
 
-    fn apply(&mut self, now: Instant, heard: Heard, fx: &mut Vec<Effect>) {
-        match heard {
-            Heard::View(view) => self.apply_view(now, &view, fx),
-            Heard::Done {
+    fn adopt(&mut self, now: Instant, parts: Vec<Contents>, fx: &mut Vec<Effect>) {
+        self.victims.clear();
+        self.history.clear();
+        fx.push(Effect::Known);
+        for Contents { victims, history } in parts {
+            self.history.extend(history);
+            for (node, victim) in victims {
+                self.accuse(now, node, victim, fx);
+            }
+        }
+    }
+
+    fn hear(&mut self, now: Instant, change: Change, fx: &mut Vec<Effect>) {
+        if let Change::View(view) = &change {
+            self.view = Some(view.clone());
+            fx.push(Effect::Changed);
+        }
+        let weight = change.weight();
+        match self.transfer.hear(change, weight) {
+            Hearing::Apply(change) => self.apply(now, change, fx),
+            Hearing::GaveUp { heard, bytes } => {
+                fx.push(Effect::GaveUp { heard, bytes });
+                fx.push(Effect::Send(Message::Ask {}));
+            }
+            Hearing::Kept | Hearing::Missed => {}
+        }
+    }
+
+    fn apply(&mut self, now: Instant, change: Change, fx: &mut Vec<Effect>) {
+        match change {
+            Change::View(view) => self.apply_view(now, &view, fx),
+            Change::Done {
                 node,
                 victim,
                 record,
@@ -607,7 +594,7 @@ impl Domain {
                     self.agent = Agent::Idle;
                 }
             }
-            Heard::Accuse {
+            Change::Accuse {
                 node,
                 boot_id,
                 reason,
@@ -627,7 +614,7 @@ impl Domain {
                     self.accuse(now, node, victim, fx);
                 }
             }
-            Heard::Acknowledge { node, by, at } => {
+            Change::Acknowledge { node, by, at } => {
                 if let Some(ended) = self.victims.get(&node).map(|victim| victim.incarnation) {
                     self.clear(
                         node,

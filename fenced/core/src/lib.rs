@@ -21,6 +21,7 @@
 //!    it has the domain's state or has founded the domain.
 
 pub mod domain;
+pub mod snapshot;
 pub mod victim;
 pub mod wire;
 

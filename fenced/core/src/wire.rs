@@ -4,12 +4,19 @@
 //! JSON with a version: these messages are few and small, and a person who
 //! reads a capture should see what was decided. A message of another version,
 //! or one that does not parse, is dropped and logged, never guessed at.
+//!
+//! Daemons of version 1 that know neither [`Message::Part`] nor [`Message::Ask`]
+//! drop those: such a daemon does not come to know a state that needs several
+//! messages, and never takes a part of it for the whole.
 
+use group_transfer::Mark;
+use group_transfer::Part;
 use serde::Deserialize;
 use serde::Serialize;
 
 use crate::BootId;
 use crate::NodeId;
+use crate::snapshot::Contents;
 use crate::victim::Record;
 use crate::victim::Victim;
 
@@ -20,15 +27,25 @@ pub const VERSION: u32 = 1;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Message {
-    /// The sender's state as of a group view, for those who joined in it.
-    Snapshot {
+    /// The sender's state as of a group view, for those who joined in it: in one
+    /// message, as it nearly always is.
+    Snapshot(Snapshot),
+    /// A part of the sender's state, for those who joined or asked.
+    Part {
         /// Number of the group view.
         group_view: u64,
-        /// Victims at that point.
-        victims: Vec<(NodeId, Victim)>,
-        /// What was done before.
-        history: Vec<(NodeId, Record)>,
+        /// Asks since that view.
+        asks: u32,
+        /// Which part, from 0.
+        index: u32,
+        /// How many there are.
+        count: u32,
+        /// What it shows.
+        content: Contents,
     },
+    /// The sender gave up to write down what is said, and needs the state as of
+    /// this message.
+    Ask {},
     /// A victim is one no longer.
     Done {
         /// Which.
@@ -60,6 +77,16 @@ pub enum Message {
     },
 }
 
+/// See [`Message::Snapshot`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// Number of the group view.
+    pub group_view: u64,
+    /// The whole state.
+    #[serde(flatten)]
+    pub content: Contents,
+}
+
 #[derive(Serialize, Deserialize)]
 struct Envelope {
     version: u32,
@@ -78,6 +105,62 @@ pub enum WireError {
 }
 
 impl Message {
+    /// The message that carries this part of a snapshot.
+    pub(crate) fn of_part(part: Part<Contents>) -> Self {
+        let Part {
+            as_of: Mark { group_view, asks },
+            index,
+            count,
+            content,
+        } = part;
+        if (asks, count) == (0, 1) {
+            return Self::Snapshot(Snapshot {
+                group_view,
+                content,
+            });
+        }
+        Self::Part {
+            group_view,
+            asks,
+            index,
+            count,
+            content,
+        }
+    }
+
+    /// The part of a snapshot that this message carries.
+    pub(crate) fn into_part(self) -> Option<Part<Contents>> {
+        match self {
+            Self::Snapshot(Snapshot {
+                group_view,
+                content,
+            }) => Some(Part {
+                as_of: Mark {
+                    group_view,
+                    asks: 0,
+                },
+                index: 0,
+                count: 1,
+                content,
+            }),
+            Self::Part {
+                group_view,
+                asks,
+                index,
+                count,
+                content,
+            } => Some(Part {
+                as_of: Mark { group_view, asks },
+                index,
+                count,
+                content,
+            }),
+            Self::Ask {} | Self::Done { .. } | Self::Accuse { .. } | Self::Acknowledge { .. } => {
+                None
+            }
+        }
+    }
+
     /// The bytes of this message.
     ///
     /// # Errors
@@ -135,6 +218,33 @@ mod tests {
         }
     }
 
+    fn content() -> Contents {
+        Contents {
+            victims: vec![(NodeId(2), victim())],
+            history: vec![(NodeId(2), record())],
+        }
+    }
+
+    #[test]
+    fn a_part_comes_back_from_its_message() {
+        for (asks, count, is_whole) in [(0, 1, true), (1, 1, false), (0, 2, false)] {
+            let part = Part {
+                as_of: Mark {
+                    group_view: 4,
+                    asks,
+                },
+                index: 0,
+                count,
+                content: content(),
+            };
+            let message = Message::of_part(part.clone());
+            // Older daemons know nothing else, and take that for the whole.
+            assert_eq!(matches!(message, Message::Snapshot(_)), is_whole);
+            assert_eq!(message.into_part(), Some(part));
+        }
+        assert_eq!(Message::Ask {}.into_part(), None);
+    }
+
     #[test]
     fn every_message_has_its_golden_bytes() {
         let n = NodeId(2);
@@ -142,16 +252,30 @@ mod tests {
         let record_json = r#"{"how":"agent","by":1,"at":1800000000,"ended":7}"#;
         let cases = [
             (
-                Message::Snapshot {
+                Message::Snapshot(Snapshot {
                     group_view: 4,
-                    victims: vec![(n, victim())],
-                    history: vec![(n, record())],
-                },
+                    content: content(),
+                }),
                 format!(
                     "{{\"snapshot\":{{\"group_view\":4,\"victims\":[[2,{victim_json}]],\
                      \"history\":[[2,{record_json}]]}}}}"
                 ),
             ),
+            (
+                Message::Part {
+                    group_view: 4,
+                    asks: 1,
+                    index: 2,
+                    count: 3,
+                    content: content(),
+                },
+                format!(
+                    "{{\"part\":{{\"group_view\":4,\"asks\":1,\"index\":2,\"count\":3,\
+                     \"content\":{{\"victims\":[[2,{victim_json}]],\
+                     \"history\":[[2,{record_json}]]}}}}}}"
+                ),
+            ),
+            (Message::Ask {}, r#"{"ask":{}}"#.into()),
             (
                 Message::Done {
                     node: n,

@@ -60,6 +60,7 @@ impl World {
             post_fail_delay_ms: 0,
             post_join_delay_ms: POST_JOIN_MS,
             clean_start: false,
+            limits: self.plan.fence_limits,
         }
     }
 
@@ -83,9 +84,13 @@ impl World {
                 } => self.run_agent(node, victim.0, run),
                 Effect::Changed => self.tell_state(node),
                 Effect::Answered { .. } => {}
-                effect @ (Effect::Accused { .. } | Effect::Cleared { .. } | Effect::Known) => {
+                effect @ (Effect::Accused { .. }
+                | Effect::Cleared { .. }
+                | Effect::Known
+                | Effect::GaveUp { .. }) => {
                     trace!(self, "node {node} fenced: {effect:?}");
                 }
+                Effect::Unsent(large) => return broken(format!("node {node}: {large}")),
             }
         }
         self.set_fence_timer(node);
@@ -180,9 +185,14 @@ impl World {
                 self.domain(node, |domain, now, fx| domain.handle_group(now, &group, fx))
             }
             Line::News(News::Message { from, payload, .. }) => {
-                let Ok(message) = Message::decode(&payload) else {
+                let Ok(mut message) = Message::decode(&payload) else {
                     return broken(format!("node {node}: fenced cannot read {payload:?}"));
                 };
+                if let (Message::Snapshot(snapshot), Some(Mistake::SnapshotShort)) =
+                    (&mut message, self.mistake)
+                {
+                    snapshot.content.victims.clear();
+                }
                 trace!(self, "node {node} fenced hears of {from}: {message:?}");
                 let from = NodeId(from);
                 self.domain(node, |domain, now, fx| {

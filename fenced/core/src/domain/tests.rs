@@ -33,7 +33,12 @@ struct Bus {
     fenced: Vec<(NodeId, NodeId)>,
     /// Number of the last of them.
     runs: BTreeMap<(NodeId, NodeId), u64>,
+    /// How many nodes are configured.
+    nodes: u32,
     clean_start: bool,
+    limits: Limits,
+    /// Who asked for the state anew.
+    gave_up: Vec<NodeId>,
 }
 
 impl Bus {
@@ -48,7 +53,10 @@ impl Bus {
             pending: std::collections::VecDeque::new(),
             fenced: Vec::new(),
             runs: BTreeMap::new(),
+            nodes: 3,
             clean_start: true,
+            limits: LIMITS,
+            gave_up: Vec::new(),
         }
     }
 
@@ -65,10 +73,11 @@ impl Bus {
     fn config(&self, node: NodeId) -> Config {
         Config {
             node,
-            nodes: [N1, N2, N3].into(),
+            nodes: (1..=self.nodes).map(NodeId).collect(),
             post_fail_delay_ms: 0,
             post_join_delay_ms: 6000,
             clean_start: self.clean_start,
+            limits: self.limits,
         }
     }
 
@@ -97,6 +106,8 @@ impl Bus {
                     self.runs.insert((node, victim), run);
                     self.fenced.push((node, victim));
                 }
+                Effect::GaveUp { .. } => self.gave_up.push(node),
+                Effect::Unsent(large) => panic!("{large}"),
                 Effect::Changed
                 | Effect::Answered { .. }
                 | Effect::Accused { .. }
@@ -586,4 +597,52 @@ fn a_message_about_an_earlier_life_does_not_clear_a_later_one() {
     ));
     bus.run();
     assert_eq!(bus.victims(N1), [N2]);
+}
+
+/// An accusation with the longest reason, of a text that is long in a message.
+fn accuse(node: u32) -> Message {
+    Message::Accuse {
+        node: NodeId(node),
+        boot_id: None,
+        reason: "\u{1}".repeat(REASON_LIMIT),
+        request: 0,
+    }
+}
+
+#[test]
+fn a_state_too_large_for_one_message_reaches_a_joiner() {
+    let mut bus = Bus::new();
+    bus.nodes = 100;
+    bus.cluster_join(&[1, 2, 3]);
+    bus.daemon_join(1);
+    for node in 4..=100 {
+        bus.pending.push_back((N1, accuse(node)));
+    }
+    bus.run();
+    assert_eq!(bus.victims(N1).len(), 97);
+    bus.daemon_join(2);
+    assert!(bus.pending.len() > 1, "several messages");
+    for (_, message) in &bus.pending {
+        assert!(message.encode().unwrap().len() <= cmand_view::PAYLOAD_LIMIT);
+    }
+    bus.run();
+    bus.assert_agreed();
+    assert_eq!(bus.victims(N2).len(), 97);
+}
+
+#[test]
+fn a_joiner_that_gave_up_asks_anew_and_misses_no_victim() {
+    let mut bus = Bus::new();
+    bus.limits.heard = 1;
+    bus.cluster_join(&[1, 2, 3]);
+    bus.daemon_join(1);
+    bus.run();
+    bus.daemon_join(2);
+    // What is said before the state arrives is more than it may write down.
+    bus.pending.push_front((N1, accuse(2)));
+    bus.pending.push_front((N1, accuse(3)));
+    bus.run();
+    assert_eq!(bus.gave_up, [N2]);
+    bus.assert_agreed();
+    assert_eq!(bus.victims(N2), [N2, N3]);
 }

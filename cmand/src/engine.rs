@@ -10,7 +10,6 @@ use std::net::UdpSocket;
 use std::os::fd::AsFd;
 use std::sync::mpsc;
 
-use cluster_rt::config::Node;
 use cluster_rt::realtime;
 use cluster_rt::server::ClientId;
 use cmand_core::BootId;
@@ -30,22 +29,18 @@ use nix::poll::PollFd;
 use nix::poll::PollFlags;
 use nix::poll::PollTimeout;
 use nix::poll::poll;
-use nix::sys::socket::setsockopt;
-use nix::sys::socket::sockopt;
 use nix::time::ClockId;
 use nix::time::clock_gettime;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::Error;
+use crate::address;
+use crate::address::Address;
 use crate::kernel;
 use crate::mailbox;
 
 /// Datagrams taken before the timers are looked at again.
 const BATCH: usize = 256;
-
-/// Room for what comes while the thread is not scheduled: seconds of heartbeats
-/// and some bursts of messages of a full cluster.
-const RECEIVE_BUFFER: usize = 4 * 1024 * 1024;
 
 /// Longer than any packet; what is cut here is dropped by its length.
 const DATAGRAM: usize = 2048;
@@ -101,11 +96,34 @@ pub(crate) enum Command {
     Turn,
 }
 
+impl Command {
+    /// The group it is about.
+    pub(crate) fn group(&self) -> Option<&str> {
+        match self {
+            Self::Join { group, .. }
+            | Self::LeaveGroup { group, .. }
+            | Self::FailGroup { group }
+            | Self::Send { group, .. } => Some(group),
+            Self::Leave { .. }
+            | Self::AcceptConfig { .. }
+            | Self::Probe { .. }
+            | Self::Status { .. }
+            | Self::Turn => None,
+        }
+    }
+}
+
 /// What the core tells, in order.
 #[derive(Debug)]
 pub(crate) enum Notice {
     /// The thread turns.
     Turned,
+    /// No core runs yet, for this reason.
+    Waiting {
+        reason: String,
+    },
+    /// The thread ended.
+    Failed(Error),
     /// A request was accepted, or not.
     Answer {
         caller: Caller,
@@ -173,39 +191,13 @@ impl Engine {
     }
 }
 
-/// Opens the UDP socket of this node.
-pub(crate) fn bind(node: &Node, port: u16) -> Result<UdpSocket, Error> {
-    let address = SocketAddr::new(node.address, port);
-    let socket = UdpSocket::bind(address).map_err(|source| {
-        let kind = source.kind();
-        if kind == std::io::ErrorKind::AddrNotAvailable {
-            let (name, address) = (node.name.clone(), node.address);
-            return Error::NotOurAddress { name, address };
-        }
-        if kind == std::io::ErrorKind::AddrInUse {
-            return Error::PortInUse { address };
-        }
-        let what = "opening the UDP socket";
-        Error::System { what, source }
-    })?;
-    let system = |source| Error::System {
-        what: "preparing the UDP socket",
-        source,
-    };
-    socket.set_nonblocking(true).map_err(system)?;
-    let forced = setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER);
-    if forced.is_err() {
-        // Without the privilege: as much as the system allows.
-        setsockopt(&socket, sockopt::RcvBuf, &RECEIVE_BUFFER)
-            .map_err(|errno| system(errno.into()))?;
-    }
-    Ok(socket)
-}
-
 /// Starts the thread. It ends when the last [`Engine`] is dropped.
+///
+/// # Errors
+/// What the system says of a thread, or of an address that is there.
 pub(crate) fn start(
     config: cmand_core::Config,
-    socket: UdpSocket,
+    address: Address,
     notices: UnboundedSender<Notice>,
     kernel: Option<mpsc::Sender<kernel::Update>>,
 ) -> Result<Engine, Error> {
@@ -214,18 +206,33 @@ pub(crate) fn start(
         source,
     };
     let (commands, queue) = mailbox::channel().map_err(|errno| system(errno.into()))?;
-    let thread = Thread {
-        outputs: Outputs {
+    let socket = address.bind()?;
+    let run = move || {
+        for warning in realtime::enter() {
+            tracing::warn!("{warning}");
+        }
+        let found = match socket {
+            Some(socket) => Some((socket, Vec::new())),
+            None => address::wait(&address, &config, &queue, &notices),
+        };
+        let Some((socket, held)) = found else {
+            return;
+        };
+        let outputs = Outputs {
             socket,
             notices,
             kernel,
             unsent: None,
-        },
-        commands: queue,
+        };
+        let thread = Thread {
+            outputs,
+            commands: queue,
+        };
+        thread.run(config, held);
     };
     std::thread::Builder::new()
         .name("membership".to_owned())
-        .spawn(move || thread.run(config))
+        .spawn(run)
         .map_err(system)?;
     Ok(Engine { commands })
 }
@@ -244,7 +251,8 @@ struct Outputs {
     unsent: Option<std::io::ErrorKind>,
 }
 
-fn clock() -> Instant {
+/// Now, in time that counts while the machine is suspended.
+pub(crate) fn clock() -> Instant {
     // Time in suspend counts: the others waited, too.
     let time = clock_gettime(ClockId::CLOCK_BOOTTIME).expect("Linux has this clock");
     let (s, ns) = (time.tv_sec() as u64, time.tv_nsec() as u64);
@@ -252,11 +260,12 @@ fn clock() -> Instant {
 }
 
 impl Thread {
-    fn run(mut self, config: cmand_core::Config) {
-        for warning in realtime::enter() {
-            tracing::warn!("{warning}");
-        }
+    /// Runs a core; `held` was commanded before it began.
+    fn run(mut self, config: cmand_core::Config, held: Vec<Command>) {
         let mut core = Core::new(config, clock());
+        for command in held {
+            self.carry_out(&mut core, clock(), command);
+        }
         let mut buffer = [0; DATAGRAM];
         loop {
             self.wait(&core);

@@ -21,17 +21,6 @@ pub enum Error {
     /// The key cannot be used.
     #[error(transparent)]
     Key(#[from] crate::key::KeyError),
-    /// The node's address is not one of this machine.
-    #[error(
-        "address {address} of node {name} is not on this machine; bring the interface up, or \
-         correct the [[node]] section"
-    )]
-    NotOurAddress {
-        /// The node.
-        name: String,
-        /// Its address.
-        address: std::net::IpAddr,
-    },
     /// Somebody has the UDP port.
     #[error("UDP port {address} is in use; is another instance running?")]
     PortInUse {
@@ -85,9 +74,7 @@ impl Error {
     #[must_use]
     pub fn status(&self) -> u8 {
         match self {
-            Self::Config(_) | Self::Identity(_) | Self::Key(_) | Self::NotOurAddress { .. } => {
-                exit::CONFIG
-            }
+            Self::Config(_) | Self::Identity(_) | Self::Key(_) => exit::CONFIG,
             Self::PortInUse { .. } | Self::Socket(BindError::Running { .. }) => exit::RUNNING,
             Self::EarlierLife { .. } => exit::RESET,
             Self::Refused(_) => exit::REFUSED,

@@ -10,6 +10,7 @@
 //! Nothing is decided here: the engine carries out the effects of the core, the
 //! service translates between clients and the core.
 
+mod address;
 mod args;
 mod convert;
 mod engine;
@@ -45,7 +46,7 @@ pub fn run(args: &Args, log: &Log, blocked: Blocked) -> Result<(), Error> {
     let memory = memory::Memory::open(&args.state);
     let identity = identity::Identity::new()?;
     let core = convert::core_config(&config, &node, key, &identity, &memory);
-    let socket = engine::bind(&node, config.cluster.port)?;
+    let address = address::Address::new(&node, config.cluster.port);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -69,7 +70,7 @@ pub fn run(args: &Args, log: &Log, blocked: Blocked) -> Result<(), Error> {
     };
     describe(&config, &node, &identity);
     runtime.block_on(service::run(setup, blocked, |notices| {
-        engine::start(core, socket, notices, kernel)
+        engine::start(core, address, notices, kernel)
     }))
 }
 

@@ -103,6 +103,8 @@ pub(crate) async fn run(
     let engine = start(sender)?;
     // After the last thread has begun.
     let mut signals = blocked.listen().map_err(system)?;
+    // Also without an address to wait for: clients are served, and a time limit of starts would end
+    // a daemon that has nothing to do but to wait.
     setup.manager.tell(State::Ready);
     let mut service = Service {
         setup,
@@ -372,6 +374,8 @@ impl Service<'_> {
                 self.is_turning = false;
                 self.setup.manager.turned();
             }
+            Notice::Waiting { reason } => self.setup.manager.tell(State::Status(reason)),
+            Notice::Failed(error) => return Err(error),
             Notice::Answer { caller, result } => self.answer(caller, result),
             Notice::CannotLeave(error) => {
                 tracing::warn!(%error, "ending without a leave");

@@ -25,6 +25,9 @@ use nix::unistd::Pid;
 /// Everything happens within this time, also on a busy machine.
 pub(crate) const LIMIT: Duration = Duration::from_secs(20);
 
+/// The program.
+pub(crate) const CMAND: &str = env!("CARGO_BIN_EXE_cmand");
+
 pub(crate) const PORT: u16 = 15405;
 
 /// Waits for a condition.
@@ -91,22 +94,21 @@ impl Place {
 
     /// Starts a daemon with a configuration of its own.
     pub(crate) fn start(&self, label: &str, node: &str, config: &str) -> Daemon {
-        self.start_with(label, node, config, |_| ())
+        self.start_with(label, node, config, Command::new(CMAND))
     }
 
-    /// The same with something more: `extend` changes the command.
+    /// The same with the beginning of a command: the program, perhaps behind another.
     pub(crate) fn start_with(
         &self,
         label: &str,
         node: &str,
         config: &str,
-        extend: impl FnOnce(&mut Command),
+        mut command: Command,
     ) -> Daemon {
         let path = self.file(&format!("{label}.toml"));
         std::fs::write(&path, config).unwrap();
         let log = self.file(&format!("{label}.log"));
         let socket = self.file(&format!("{label}.sock"));
-        let mut command = Command::new(env!("CARGO_BIN_EXE_cmand"));
         command
             .args(["--node", node, "--kernel", "off", "--debug"])
             .arg("--config")
@@ -123,7 +125,6 @@ impl Place {
                     .open(&log)
                     .unwrap(),
             );
-        extend(&mut command);
         let child = command.spawn().unwrap();
         Daemon { child, socket, log }
     }

@@ -55,14 +55,19 @@ impl Client {
 
     /// Asks and takes the answer; events before it are an error of the test.
     pub(crate) fn ask(&mut self, request: &Request) -> Result<Reply, Refusal> {
-        self.runtime
-            .block_on(self.connection.0.send(request))
-            .unwrap();
+        self.tell(request);
         loop {
             if let ServerFrame::Reply { reply, .. } = self.frame() {
                 return reply;
             }
         }
+    }
+
+    /// Asks and leaves the answer.
+    pub(crate) fn tell(&mut self, request: &Request) {
+        self.runtime
+            .block_on(self.connection.0.send(request))
+            .unwrap();
     }
 
     pub(crate) fn until(&mut self, what: &str, is: impl Fn(&Event) -> bool) -> Event {
@@ -98,13 +103,7 @@ impl Client {
 
     pub(crate) fn send(&mut self, group: &str, payload: &[u8]) {
         let (group, payload) = (group.to_owned(), payload.to_vec());
-        self.runtime
-            .block_on(
-                self.connection
-                    .0
-                    .send(&Request::GroupSend { group, payload }),
-            )
-            .unwrap();
+        self.tell(&Request::GroupSend { group, payload });
     }
 
     /// So many messages, in order.

@@ -2,6 +2,7 @@
 //! What a daemon tells the service manager: that it is ready, and that both of its loops turn.
 
 use std::os::unix::net::UnixDatagram;
+use std::process::Command;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -10,6 +11,7 @@ use nix::sys::wait::WaitPidFlag;
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 
+use super::cluster::CMAND;
 use super::cluster::Daemon;
 use super::cluster::LIMIT;
 use super::cluster::Place;
@@ -26,11 +28,11 @@ impl Manager {
     fn start(place: &Place) -> (Self, Daemon) {
         let path = place.file("notify");
         let manager = Self(UnixDatagram::bind(&path).unwrap());
-        let daemon = place.start_with("n1", "n1", &place.three_config(), |command| {
-            command
-                .env("NOTIFY_SOCKET", &path)
-                .env("WATCHDOG_USEC", WATCHDOG.as_micros().to_string());
-        });
+        let mut command = Command::new(CMAND);
+        command
+            .env("NOTIFY_SOCKET", &path)
+            .env("WATCHDOG_USEC", WATCHDOG.as_micros().to_string());
+        let daemon = place.start_with("n1", "n1", &place.three_config(), command);
         (manager, daemon)
     }
 

@@ -76,8 +76,8 @@ impl Address {
     pub(crate) fn missing(&self) -> String {
         let address = self.0.ip();
         format!(
-            "address {address} is not on any interface yet; waiting. Where it will never be, correct \
-             the [[node]] section"
+            "address {address} is not on any interface yet; waiting. If it never will be, \
+             correct the [[node]] section"
         )
     }
 }

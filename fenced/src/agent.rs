@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 use std::time::SystemTime;
 
-use cluster_rt::client::CALL_TIMEOUT;
 use cluster_rt::client::CallError;
 use cluster_rt::client::ServerFrame;
 use cluster_rt::config::Action;
@@ -199,6 +199,9 @@ impl Drop for Agents {
     }
 }
 
+/// How long cmand may take to say whether a node is silent: some heartbeats of the longest kind.
+const WITNESS_LIMIT: Duration = Duration::from_secs(10);
+
 impl Witness {
     /// Whether the victim is silent now. An agent that says it has switched off what still answers
     /// has switched off something else, or nothing.
@@ -217,7 +220,7 @@ impl Witness {
                 }
             }
         };
-        match tokio::time::timeout(CALL_TIMEOUT, ask).await {
+        match tokio::time::timeout(WITNESS_LIMIT, ask).await {
             Ok(Ok(Ok(cmand_client::Reply::Alive(false)))) => Ok(()),
             Ok(Ok(Ok(cmand_client::Reply::Alive(true)))) => Err(
                 "the agent says that it is done, and the node still answers heartbeats; is the \

@@ -13,8 +13,10 @@
 //! on in that view. When somebody has, it is expelled ([`Event::Expelled`]).
 
 use std::path::Path;
+use std::time::Duration;
 
 use cluster_rt::client;
+use cluster_rt::client::CALL_TIMEOUT;
 use cluster_rt::client::CallError;
 use serde::Deserialize;
 use serde::Serialize;
@@ -247,12 +249,20 @@ pub struct Node {
 /// The two halves of a subscriber's connection.
 pub type Connection = (client::Sender, client::Receiver<Reply, Event>);
 
-/// Asks one thing and waits for the answer.
+/// Asks one thing and waits [`CALL_TIMEOUT`] for the answer.
 ///
 /// # Errors
 /// See [`CallError`].
 pub fn call(path: &Path, request: &Request) -> Result<Reply, CallError> {
-    client::call::<Request, Reply, Event>("cmand", path, request)
+    call_within(path, CALL_TIMEOUT, request)
+}
+
+/// Asks one thing and waits so long for the answer.
+///
+/// # Errors
+/// See [`CallError`].
+pub fn call_within(path: &Path, limit: Duration, request: &Request) -> Result<Reply, CallError> {
+    client::call::<Request, Reply, Event>("cmand", path, limit, request)
 }
 
 /// Connects, for subscribing.

@@ -34,8 +34,9 @@ use crate::frame;
 use crate::frame::Decoder;
 use crate::frame::FrameError;
 
-/// How long a tool waits for one reply before it says that the daemon hangs.
-pub const CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a tool waits for one reply before it says that the daemon hangs, unless it is told
+/// otherwise. Daemons that work answer in milliseconds; a person waits this long without wondering.
+pub const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a client sends.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -118,14 +119,18 @@ pub enum CallError {
     },
     /// It is there and says nothing. What changes something may still be done.
     #[error(
-        "{daemon} does not answer: nothing within {} s; it is stopped or hangs, see \
-         `systemctl status {daemon}`, or it waits until the cluster can agree, and what was asked \
-         for happens then",
-        CALL_TIMEOUT.as_secs()
+        "{daemon} does not answer ({path}, nothing within {} s); it is stopped or hangs: see \
+         `systemctl status {daemon}`. Where it only waits until the cluster can agree, what was \
+         asked for happens then, and a longer --timeout waits for it",
+        limit.as_secs()
     )]
     NoAnswer {
         /// Name of the daemon.
         daemon: &'static str,
+        /// The socket.
+        path: PathBuf,
+        /// How long it was waited for.
+        limit: Duration,
     },
     /// The connection broke.
     #[error("talking to {daemon}: {source}")]
@@ -160,28 +165,38 @@ fn connect_error(daemon: &'static str, path: &Path, source: std::io::Error) -> C
     }
 }
 
-/// Asks one thing and waits for the answer; events on the way are skipped.
+/// Asks one thing and waits so long for the answer; events on the way are skipped.
 ///
 /// # Errors
 /// Any [`CallError`]. After [`CallError::Broken`] the request may have been
 /// carried out.
-pub fn call<Q, R, E>(daemon: &'static str, path: &Path, request: &Q) -> Result<R, CallError>
+pub fn call<Q, R, E>(
+    daemon: &'static str,
+    path: &Path,
+    limit: Duration,
+    request: &Q,
+) -> Result<R, CallError>
 where
     Q: Serialize,
     R: DeserializeOwned,
     E: DeserializeOwned,
 {
-    let deadline = Instant::now() + CALL_TIMEOUT;
+    let deadline = Instant::now() + limit;
+    let late = || CallError::NoAnswer {
+        daemon,
+        path: path.to_owned(),
+        limit,
+    };
     let broken = |source: io::Error| {
         if is_late(&source) {
-            return CallError::NoAnswer { daemon };
+            return late();
         }
         CallError::Broken { daemon, source }
     };
     let unframed = |source| CallError::Frame { daemon, source };
-    let mut stream = connect_in_time(path).map_err(|source| {
+    let mut stream = connect_in_time(path, limit).map_err(|source| {
         if is_late(&source) {
-            return CallError::NoAnswer { daemon };
+            return late();
         }
         connect_error(daemon, path, source)
     })?;
@@ -205,7 +220,7 @@ where
         }
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Err(CallError::NoAnswer { daemon });
+            return Err(late());
         }
         stream.set_read_timeout(Some(left)).map_err(broken)?;
         match stream.read(&mut buffer) {
@@ -226,7 +241,7 @@ fn is_late(error: &io::Error) -> bool {
 }
 
 /// Connects, or gives up: the queue of a daemon that is stopped fills, and then waits.
-fn connect_in_time(path: &Path) -> io::Result<std::os::unix::net::UnixStream> {
+fn connect_in_time(path: &Path, limit: Duration) -> io::Result<std::os::unix::net::UnixStream> {
     let socket = socket(
         AddressFamily::Unix,
         SockType::Stream,
@@ -235,7 +250,7 @@ fn connect_in_time(path: &Path) -> io::Result<std::os::unix::net::UnixStream> {
     )?;
     let stream = std::os::unix::net::UnixStream::from(socket);
     // Connecting counts as sending.
-    stream.set_write_timeout(Some(CALL_TIMEOUT))?;
+    stream.set_write_timeout(Some(limit))?;
     connect_socket(stream.as_raw_fd(), &UnixAddr::new(path)?)?;
     Ok(stream)
 }

@@ -4,6 +4,7 @@
 //! It only tells; lockspaces are joined and left through the kernel.
 
 use std::path::Path;
+use std::time::Duration;
 
 use cluster_rt::client;
 use cluster_rt::client::CallError;
@@ -11,6 +12,7 @@ use cmand_client::NodeId;
 use serde::Deserialize;
 use serde::Serialize;
 
+pub use cluster_rt::client::CALL_TIMEOUT;
 pub use cluster_rt::client::Refusal;
 pub use cluster_rt::client::RefusalKind;
 pub use cmand_client::Departure;
@@ -228,10 +230,18 @@ pub struct Status {
     pub nodes: Vec<Node>,
 }
 
-/// Asks one thing and waits for the answer.
+/// Asks one thing and waits [`CALL_TIMEOUT`] for the answer.
 ///
 /// # Errors
 /// See [`CallError`].
 pub fn call(path: &Path, request: &Request) -> Result<Reply, CallError> {
-    client::call::<Request, Reply, Event>("dlm_controld", path, request)
+    call_within(path, CALL_TIMEOUT, request)
+}
+
+/// Asks one thing and waits so long for the answer.
+///
+/// # Errors
+/// See [`CallError`].
+pub fn call_within(path: &Path, limit: Duration, request: &Request) -> Result<Reply, CallError> {
+    client::call::<Request, Reply, Event>("dlm_controld", path, limit, request)
 }

@@ -7,8 +7,10 @@
 //! domain before it was told here.
 
 use std::path::Path;
+use std::time::Duration;
 
 use cluster_rt::client;
+use cluster_rt::client::CALL_TIMEOUT;
 use cluster_rt::client::CallError;
 use cmand_client::BootId;
 use cmand_client::NodeId;
@@ -235,12 +237,20 @@ pub struct Status {
 /// The two halves of a subscriber's connection.
 pub type Connection = (client::Sender, client::Receiver<Reply, Event>);
 
-/// Asks one thing and waits for the answer.
+/// Asks one thing and waits [`CALL_TIMEOUT`] for the answer.
 ///
 /// # Errors
 /// See [`CallError`].
 pub fn call(path: &Path, request: &Request) -> Result<Reply, CallError> {
-    client::call::<Request, Reply, Event>("fenced", path, request)
+    call_within(path, CALL_TIMEOUT, request)
+}
+
+/// Asks one thing and waits so long for the answer.
+///
+/// # Errors
+/// See [`CallError`].
+pub fn call_within(path: &Path, limit: Duration, request: &Request) -> Result<Reply, CallError> {
+    client::call::<Request, Reply, Event>("fenced", path, limit, request)
 }
 
 /// Connects, for subscribing.

@@ -10,6 +10,7 @@ mod render;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::bail;
 use clap::Parser;
@@ -28,6 +29,10 @@ struct Options {
     /// Control socket of cmand
     #[arg(long, value_name = "PATH", default_value = cmand_client::SOCKET, global = true)]
     socket: PathBuf,
+    /// Seconds to wait for an answer
+    #[arg(long, value_name = "SECONDS", default_value_t = 5,
+          value_parser = clap::value_parser!(u64).range(1..=86_400), global = true)]
+    timeout: u64,
     /// Answer in JSON
     #[arg(long, global = true)]
     json: bool,
@@ -155,7 +160,8 @@ fn run(options: &Options) -> anyhow::Result<u8> {
 }
 
 fn ask(options: &Options, request: &Request) -> anyhow::Result<Reply> {
-    Ok(cmand_client::call(&options.socket, request)?)
+    let limit = Duration::from_secs(options.timeout);
+    Ok(cmand_client::call_within(&options.socket, limit, request)?)
 }
 
 fn status(options: &Options) -> anyhow::Result<Status> {

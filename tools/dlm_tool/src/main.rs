@@ -7,17 +7,20 @@
 mod control;
 mod locks;
 mod render;
+mod waiting;
 
 use std::io::Write;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use anyhow::bail;
 use clap::Args;
 use clap::Parser;
 use clap::Subcommand;
+use dlm_controld_client::CALL_TIMEOUT;
 use dlm_controld_client::Lockspace;
 use dlm_controld_client::Reply;
 use dlm_controld_client::Request;
@@ -51,6 +54,10 @@ struct Common {
     /// Control socket of dlm_controld
     #[arg(long, value_name = "PATH", default_value = dlm_controld_client::SOCKET, global = true)]
     socket: PathBuf,
+    /// Seconds to wait for an answer; join and leave wait without a limit if not given
+    #[arg(long, value_name = "SECONDS",
+          value_parser = clap::value_parser!(u64).range(1..=86_400), global = true)]
+    timeout: Option<u64>,
     /// Where debugfs shows locks
     #[arg(long, value_name = "DIR", default_value = DEBUGFS, global = true)]
     debugfs: PathBuf,
@@ -75,6 +82,53 @@ struct Common {
     /// lockdump: also locks of other nodes that are mastered here
     #[arg(short = 'M', long = "master-copies", global = true)]
     master_copies: bool,
+}
+
+impl Common {
+    /// How long join and leave may take.
+    fn limit(&self) -> Option<Duration> {
+        self.timeout.map(Duration::from_secs)
+    }
+
+    fn ask(&self, request: &Request) -> anyhow::Result<Reply> {
+        let limit = self.limit().unwrap_or(CALL_TIMEOUT);
+        Ok(dlm_controld_client::call_within(
+            &self.socket,
+            limit,
+            request,
+        )?)
+    }
+
+    /// Does what the kernel asks dlm_controld for: one that does not answer would be waited for
+    /// without a word.
+    fn through_the_daemon<T: Send + 'static>(
+        &self,
+        name: &str,
+        what: &str,
+        work: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
+    ) -> anyhow::Result<T> {
+        self.ask(&Request::Status)?;
+        match waiting::within(self.limit(), work) {
+            Some(done) => done,
+            None => {
+                let limit_s = self.timeout.unwrap_or_default();
+                let waits = self.waits_for(name);
+                bail!("{what} lockspace {name:?}: not within {limit_s} s ({waits}); given up")
+            }
+        }
+    }
+
+    /// What a lockspace waits for, in the words of `dlm_tool ls`.
+    fn waits_for(&self, name: &str) -> String {
+        let all = match self.ask(&Request::Lockspaces) {
+            Ok(Reply::Lockspaces(all)) => all,
+            Ok(_) => return "no reason known".to_owned(),
+            Err(error) => return error.to_string(),
+        };
+        let found = all.iter().find(|lockspace| lockspace.name == name);
+        let wait = found.and_then(|lockspace| render::wait(&lockspace.wait));
+        wait.unwrap_or_else(|| "dlm_controld waits for nothing".to_owned())
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -128,7 +182,7 @@ fn run(options: &Options) -> anyhow::Result<ExitCode> {
     match &options.command {
         Command::Ls { name } => return ls(&mut out, common, name.as_deref()),
         Command::Status => status(&mut out, common)?,
-        Command::Dump => match dlm_controld_client::call(&common.socket, &Request::Dump)? {
+        Command::Dump => match common.ask(&Request::Dump)? {
             Reply::Dump(text) if common.json => {
                 let lines: Vec<&str> = text.lines().collect();
                 json(&mut out, &lines)?;
@@ -152,7 +206,7 @@ fn json(out: &mut impl Write, value: &impl serde::Serialize) -> anyhow::Result<(
 }
 
 fn ls(out: &mut impl Write, common: &Common, name: Option<&str>) -> anyhow::Result<ExitCode> {
-    let mut all = match dlm_controld_client::call(&common.socket, &Request::Lockspaces)? {
+    let mut all = match common.ask(&Request::Lockspaces)? {
         Reply::Lockspaces(all) => all,
         Reply::Status(_) | Reply::Dump(_) => bail!("dlm_controld answered something else"),
     };
@@ -176,7 +230,7 @@ fn no_lockspace(name: &str) -> anyhow::Result<ExitCode> {
 }
 
 fn status(out: &mut impl Write, common: &Common) -> anyhow::Result<()> {
-    let status = match dlm_controld_client::call(&common.socket, &Request::Status)? {
+    let status = match common.ask(&Request::Status)? {
         Reply::Status(status) => status,
         Reply::Lockspaces(_) | Reply::Dump(_) => bail!("dlm_controld answered something else"),
     };
@@ -192,7 +246,9 @@ fn join(out: &mut impl Write, common: &Common, name: &str) -> anyhow::Result<()>
         render::joining(out, name, common.mode, flags)?;
         out.flush()?;
     }
-    let minor = Control::open()?.create(name, flags)?;
+    let asked = name.to_owned();
+    let create = move || Control::open()?.create(&asked, flags);
+    let minor = common.through_the_daemon(name, "joining", create)?;
     control::set_mode(name, common.mode)?;
     if common.json {
         return json(
@@ -208,7 +264,9 @@ fn leave(out: &mut impl Write, common: &Common, name: &str) -> anyhow::Result<()
         writeln!(out, "Leaving lockspace \"{name}\"")?;
         out.flush()?;
     }
-    Control::open()?.remove(name)?;
+    let asked = name.to_owned();
+    let remove = move || Control::open()?.remove(&asked);
+    common.through_the_daemon(name, "leaving", remove)?;
     if common.json {
         return json(out, &serde_json::json!({ "lockspace": name }));
     }

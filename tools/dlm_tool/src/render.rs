@@ -100,7 +100,7 @@ fn change(change: Option<&Change>) -> String {
     format!("member {member} joined {joined} remove {removed} failed {failed} seq {first},{number}")
 }
 
-fn wait(wait: &Wait) -> Option<String> {
+pub(crate) fn wait(wait: &Wait) -> Option<String> {
     let word = match wait {
         Wait::None => return None,
         Wait::Messages { nodes } => return Some(format!("wait messages {}", nodes.len())),

@@ -10,6 +10,7 @@ use std::io::BufRead;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::bail;
 use clap::Parser;
@@ -29,6 +30,10 @@ struct Options {
     /// Control socket of fenced
     #[arg(long, value_name = "PATH", default_value = fenced_client::SOCKET, global = true)]
     socket: PathBuf,
+    /// Seconds to wait for an answer
+    #[arg(long, value_name = "SECONDS", default_value_t = 5,
+          value_parser = clap::value_parser!(u64).range(1..=86_400), global = true)]
+    timeout: u64,
     /// Answer in JSON
     #[arg(long, global = true)]
     json: bool,
@@ -79,7 +84,7 @@ fn run(options: &Options) -> anyhow::Result<()> {
                 render::ls(&mut out, &status, nodes)?;
             }
         }
-        Command::Dump => match fenced_client::call(&options.socket, &Request::Dump)? {
+        Command::Dump => match ask(options, &Request::Dump)? {
             Reply::Dump(text) => out.write_all(text.as_bytes())?,
             Reply::Done | Reply::Status(_) => bail!("fenced answered something else"),
         },
@@ -98,14 +103,19 @@ fn run(options: &Options) -> anyhow::Result<()> {
                 bail!("nothing was done");
             };
             let node = NodeId(node);
-            fenced_client::call(&options.socket, &Request::Acknowledge { node, alive })?;
+            ask(options, &Request::Acknowledge { node, alive })?;
         }
     }
     Ok(())
 }
 
+fn ask(options: &Options, request: &Request) -> anyhow::Result<Reply> {
+    let limit = Duration::from_secs(options.timeout);
+    Ok(fenced_client::call_within(&options.socket, limit, request)?)
+}
+
 fn status(options: &Options) -> anyhow::Result<Status> {
-    match fenced_client::call(&options.socket, &Request::Status)? {
+    match ask(options, &Request::Status)? {
         Reply::Status(status) => Ok(*status),
         Reply::Done | Reply::Dump(_) => bail!("fenced answered something else"),
     }

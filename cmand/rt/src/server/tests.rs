@@ -9,6 +9,7 @@ use tokio::net::UnixStream;
 
 use super::*;
 use crate::client;
+use crate::client::CALL_TIMEOUT;
 use crate::client::CallError;
 
 /// Nothing in here should take longer.
@@ -61,7 +62,7 @@ async fn within<T>(work: impl Future<Output = T>) -> T {
 }
 
 async fn ask(path: PathBuf, request: u64) -> Result<u64, CallError> {
-    let call = move || client::call::<u64, u64, ()>("test", &path, &request);
+    let call = move || client::call::<u64, u64, ()>("test", &path, CALL_TIMEOUT, &request);
     tokio::task::spawn_blocking(call).await.unwrap()
 }
 
@@ -325,7 +326,7 @@ async fn a_stranger_neither_shuts_root_out_nor_fills_the_memory() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         let path = place.socket();
-        let call = move || client::call::<u64, String, ()>("test", &path, &1);
+        let call = move || client::call::<u64, String, ()>("test", &path, CALL_TIMEOUT, &1);
         tokio::task::spawn_blocking(call).await.unwrap()
     });
     assert_eq!(answer.await.unwrap(), "x");

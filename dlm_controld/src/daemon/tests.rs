@@ -5,6 +5,7 @@
 use std::path::PathBuf;
 use std::sync::Condvar;
 use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering;
 
@@ -35,7 +36,9 @@ const LIMIT: Duration = Duration::from_secs(20);
 struct FakeKernel {
     calls: Mutex<Vec<String>>,
     called: Condvar,
-    leftovers: Vec<String>,
+    there: Mutex<Vec<String>>,
+    /// Answers find nobody.
+    is_deaf: AtomicBool,
     shut: Mutex<bool>,
     opened: Condvar,
 }
@@ -86,7 +89,7 @@ impl Kernel for FakeKernel {
             request: Pending::Unknown,
         };
         self.pass();
-        Ok(self.leftovers.iter().map(found).collect())
+        Ok(self.there.lock().unwrap().iter().map(found).collect())
     }
 
     fn begin(&self) -> Result<(), KernelError> {
@@ -118,6 +121,9 @@ impl Kernel for FakeKernel {
 
     fn answer(&self, lockspace: &str, result: i32) -> Result<Answered, KernelError> {
         self.note(format!("answer {lockspace} {result}"));
+        if self.is_deaf.load(Ordering::Relaxed) {
+            return Ok(Answered::NobodyWaits);
+        }
         Ok(Answered::Taken)
     }
 
@@ -533,7 +539,7 @@ async fn it_may_not_end_unnoticed_while_there_are_lockspaces() {
 #[tokio::test]
 async fn a_node_with_leftovers_has_itself_fenced() {
     let kernel = FakeKernel {
-        leftovers: vec!["old".into()],
+        there: Mutex::new(vec!["old".into()]),
         ..FakeKernel::default()
     };
     let sockets = sockets();
@@ -635,4 +641,34 @@ async fn a_loop_that_is_stuck_keeps_nothing_alive() {
     assert!(states.recv_timeout(3 * limit).is_err());
     world.kernel.shut(false);
     assert_eq!(states.recv_timeout(LIMIT), Ok(State::Alive));
+}
+
+/// A join that took the answer to one before it is a member all the same.
+#[tokio::test]
+async fn a_lockspace_that_took_its_answer_early_is_not_abandoned() {
+    let mut world = World::new(FakeKernel::default()).await;
+    world.kernel.is_deaf.store(true, Ordering::Relaxed);
+    world.kernel.there.lock().unwrap().push("web".to_owned());
+    world.join().await;
+    world.wait_for("answer web 0").await;
+    // What the daemon sends next to cmand is about another lockspace, not a leave of this one.
+    let join = |name: &str| KernelEvent::Join {
+        name: name.into(),
+        flags: 0,
+    };
+    world.events.send(join("next")).unwrap();
+    assert_eq!(world.join_request().await, "dlm:ls:next");
+    assert!(!world.lockspaces().await[1].leaving);
+
+    // Gone with its task: left.
+    world.kernel.there.lock().unwrap().clear();
+    let joined = group("dlm:ls:next", 1, &[1], &[1], &[]);
+    world.tell(joined);
+    world.echo().await;
+    world.wait_for("answer next 0").await;
+    let request = asked(&mut world.cmand, cmand_client::Reply::Done).await.1;
+    let left = cmand_client::Request::GroupLeave {
+        group: "dlm:ls:next".to_owned(),
+    };
+    assert_eq!(format!("{request:?}"), format!("{left:?}"));
 }

@@ -29,6 +29,8 @@ use dlm_controld_core::wire::Message;
 use dlm_controld_core::wire::PROTOCOL_RANGE;
 
 use crate::checker::Checker;
+use crate::kernel::Answer;
+use crate::kernel::Answered;
 use crate::kernel::Job;
 use crate::kernel::Kernel;
 use crate::kernel::Lockspace;
@@ -142,6 +144,9 @@ pub(crate) struct Cluster {
     trace: VecDeque<String>,
 }
 
+/// `ENOENT`: what a start ends with whose lockspace is gone.
+const ENOENT: i32 = 2;
+
 /// Lines of the trace that are kept.
 const TRACE: usize = 60;
 
@@ -217,7 +222,7 @@ impl Cluster {
             match self.rng.below(6) {
                 0 | 1 => self.deliver(at)?,
                 2 => self.receive(at),
-                3 => self.sequence(at),
+                3 => self.sequence(at)?,
                 _ => self.work(at)?,
             }
         }
@@ -443,9 +448,9 @@ impl Cluster {
     }
 
     /// The sequencer takes what a node asked.
-    fn sequence(&mut self, at: usize) {
+    fn sequence(&mut self, at: usize) -> Result<(), String> {
         if !self.nodes[at].linked || !self.is_current(at) || self.majority().is_none() {
-            return;
+            return Ok(());
         }
         let id = self.nodes[at].id;
         if std::mem::take(&mut self.nodes[at].daemon_died) {
@@ -466,7 +471,7 @@ impl Cluster {
                 }
                 self.group_change(&group, &[], &[(id, Departure::Left)]);
             }
-            Some(Asked::Send(group, payload)) => self.send(group, id, payload),
+            Some(Asked::Send(group, payload)) => return self.send(group, id, payload),
             Some(Asked::Fence(node)) => {
                 self.note(format!("node {id} accuses {node}"));
                 self.fenced.victims.insert(node);
@@ -474,6 +479,7 @@ impl Cluster {
             }
             None => {}
         }
+        Ok(())
     }
 
     /// A daemon that died while no other runs has no witness but its own node:
@@ -492,14 +498,18 @@ impl Cluster {
         }
     }
 
-    fn send(&mut self, group: String, from: NodeId, payload: Vec<u8>) {
+    /// cmand refuses what is sent to a group by no member of it.
+    fn send(&mut self, group: String, from: NodeId, payload: Vec<u8>) -> Result<(), String> {
         let to = self
             .groups
             .get(&group)
             .map(|group| group.members.clone())
             .unwrap_or_default();
         if !to.contains(&from) {
-            return;
+            let message = Message::decode(&payload);
+            return Err(format!(
+                "node {from} sends {message:?} to {group}, no member of it"
+            ));
         }
         let forged = match Message::decode(&payload) {
             Ok(Message::Start { .. }) if self.planted == Planted::StartForged => to.clone(),
@@ -516,6 +526,7 @@ impl Cluster {
                 },
             );
         }
+        Ok(())
     }
 
     fn deliver(&mut self, at: usize) -> Result<(), String> {
@@ -584,14 +595,14 @@ impl Cluster {
                     }
                     (start.lockspace.clone(), Job::Start(start))
                 }
-                Effect::Answer { lockspace, result } => (lockspace, Job::Answer(result)),
+                Effect::Answer { lockspace, result } => {
+                    let asked = node.kernel.lockspaces.get(&lockspace);
+                    let life = asked.map(|asked| asked.life);
+                    (lockspace, Job::Answer(Answer { result, life }))
+                }
                 Effect::Forget { lockspace } => (lockspace, Job::Forget),
             };
-            let lockspaces = &mut node.kernel.lockspaces;
-            let lockspace = lockspaces
-                .get_mut(&name)
-                .ok_or(format!("{job:?} for no {name}"))?;
-            lockspace.jobs.push_back(job);
+            node.kernel.jobs.entry(name).or_default().push_back(job);
         }
         Ok(())
     }
@@ -599,16 +610,18 @@ impl Cluster {
     /// The kernel does one job of one lockspace.
     fn work(&mut self, at: usize) -> Result<(), String> {
         let name = NAMES[self.rng.below(NAMES.len())];
-        let Some(lockspace) = self.nodes[at].kernel.lockspaces.get_mut(name) else {
-            return Ok(());
-        };
-        let Some(job) = lockspace.jobs.pop_front() else {
+        let id = self.nodes[at].id;
+        let kernel = &mut self.nodes[at].kernel;
+        let Some(job) = kernel.next_job(name) else {
             return Ok(());
         };
         let mut fx = Vec::new();
         match job {
             Job::Stop => {
-                if self.planted != Planted::StopIgnored {
+                // One that is gone counts as stopped.
+                if self.planted != Planted::StopIgnored
+                    && let Some(lockspace) = kernel.lockspaces.get_mut(name)
+                {
                     lockspace.state = State::Stopped;
                     lockspace.recovering = false;
                 }
@@ -617,8 +630,14 @@ impl Cluster {
                     daemon.core.handle_stopped(now, name, &mut fx);
                 }
             }
+            Job::Start(start) if !kernel.lockspaces.contains_key(name) => {
+                self.note(format!("no lockspace for {start:?}"));
+                let now = self.now;
+                if let Some(daemon) = &mut self.nodes[at].daemon {
+                    daemon.core.handle_start_failed(now, name, -ENOENT, &mut fx);
+                }
+            }
             Job::Start(start) => {
-                let id = self.nodes[at].id;
                 let nodes = &self.nodes;
                 let state = |member: NodeId| {
                     let node = nodes.iter().find(|node| node.id == member);
@@ -628,12 +647,16 @@ impl Cluster {
                 self.checker.start(id, &start, state)?;
                 self.started(at, name, start.change, &mut fx);
             }
-            Job::Answer(result) => {
-                let id = self.nodes[at].id;
-                if self.nodes[at].kernel.answer(name, result)? {
-                    self.checker.left(id, name);
+            Job::Answer(answer) => match kernel.answer(name, answer)? {
+                Answered::Stays => {}
+                Answered::Gone => self.checker.left(id, name),
+                Answered::NobodyWaits => {
+                    let now = self.now;
+                    if let Some(daemon) = &mut self.nodes[at].daemon {
+                        daemon.core.handle_abandoned(now, name, &mut fx);
+                    }
                 }
-            }
+            },
             Job::Forget => {}
         }
         self.effects(at, fx)
@@ -673,13 +696,19 @@ impl Cluster {
         let name = NAMES[self.rng.below(NAMES.len())];
         let release = self.rng.once_in(3);
         let recover = self.rng.once_in(4);
+        let killed = self.rng.once_in(8);
         let now = self.now;
         let node = &mut self.nodes[at];
         let Some(daemon) = &mut node.daemon else {
             return Ok(());
         };
         let mut fx = Vec::new();
-        if release && node.kernel.release(name) {
+        if killed {
+            // A leave was asked for already; nobody will wait for its answer.
+            if node.kernel.kill_task(name) == Pending::Join {
+                daemon.core.handle_leave(now, name, false, &mut fx);
+            }
+        } else if release && node.kernel.release(name) {
             daemon.core.handle_leave(now, name, recover, &mut fx);
         } else if !release && node.kernel.create(name) {
             daemon.core.handle_join(now, name, 0, &mut fx);
@@ -781,25 +810,27 @@ impl Cluster {
 
     /// Whether nothing is left to happen.
     pub(crate) fn is_at_rest(&self) -> bool {
-        let quiet =
-            |node: &Node| {
-                let Some(daemon) = &node.daemon else {
-                    return false;
-                };
-                let reports = daemon.core.report();
-                node.wire.is_empty()
-                    && daemon.inbox.is_empty()
-                    && daemon.outbox.is_empty()
-                    && daemon.fence.is_empty()
-                    && daemon.quorate
-                    && !daemon.expelled
-                    && reports
-                        .iter()
-                        .all(|ls| ls.wait == Wait::None && ls.pending.is_none())
-                    && node.kernel.lockspaces.values().all(|ls| {
-                        ls.jobs.is_empty() && ls.pending == Pending::None && !ls.recovering
-                    })
+        let quiet = |node: &Node| {
+            let Some(daemon) = &node.daemon else {
+                return false;
             };
+            let reports = daemon.core.report();
+            node.wire.is_empty()
+                && daemon.inbox.is_empty()
+                && daemon.outbox.is_empty()
+                && daemon.fence.is_empty()
+                && daemon.quorate
+                && !daemon.expelled
+                && reports
+                    .iter()
+                    .all(|ls| ls.wait == Wait::None && ls.pending.is_none())
+                && node.kernel.jobs.values().all(VecDeque::is_empty)
+                && node
+                    .kernel
+                    .lockspaces
+                    .values()
+                    .all(|ls| ls.pending == Pending::None && !ls.recovering)
+        };
         self.nodes.iter().all(quiet)
             && self.fenced.backlog.is_empty()
             && self.fenced.victims.is_empty()

@@ -169,6 +169,13 @@ impl Waiting {
                 self.held.retain(|held| held.group() != Some(&group));
                 Vec::new()
             }
+            Command::WatchEnded { .. } => {
+                // The last one says all.
+                self.held
+                    .retain(|held| !matches!(held, Command::WatchEnded { .. }));
+                self.held.push(command);
+                Vec::new()
+            }
             Command::Join { caller, .. }
             | Command::Send { caller, .. }
             | Command::LeaveGroup { caller, .. }

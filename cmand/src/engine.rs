@@ -16,6 +16,7 @@ use cmand_core::BootId;
 use cmand_core::Core;
 use cmand_core::Effect;
 use cmand_core::GroupView;
+use cmand_core::Incarnation;
 use cmand_core::Instant;
 use cmand_core::Level;
 use cmand_core::NodeId;
@@ -88,6 +89,10 @@ pub(crate) enum Command {
         node: NodeId,
         boot: Option<BootId>,
     },
+    /// These boots were fenced.
+    WatchEnded {
+        ended: Vec<(NodeId, BootId)>,
+    },
     Status {
         caller: Caller,
         nodes: bool,
@@ -108,6 +113,7 @@ impl Command {
             | Self::AcceptConfig { .. }
             | Self::Probe { .. }
             | Self::Status { .. }
+            | Self::WatchEnded { .. }
             | Self::Turn => None,
         }
     }
@@ -167,6 +173,12 @@ pub(crate) enum Notice {
     Probed {
         token: u64,
         alive: bool,
+    },
+    /// A boot that was fenced is heard.
+    Returned {
+        node: NodeId,
+        incarnation: Incarnation,
+        boot: BootId,
     },
     /// A question was not taken.
     NotProbed {
@@ -354,6 +366,10 @@ impl Thread {
                 }
                 (None, Ok(()))
             }
+            Command::WatchEnded { ended } => {
+                core.watch_ended(now, &ended);
+                (None, Ok(()))
+            }
             Command::AcceptConfig { caller } => {
                 let beside = core.accept_config(now, &mut fx);
                 self.outputs.notice(Notice::Accepted { caller, beside });
@@ -449,6 +465,15 @@ impl Sink for Outputs {
             Effect::Refused { reason } => self.notice(Notice::Refused { reason }),
             Effect::Left => self.notice(Notice::Left),
             Effect::Probed { token, alive } => self.notice(Notice::Probed { token, alive }),
+            Effect::Returned {
+                node,
+                incarnation,
+                boot,
+            } => self.notice(Notice::Returned {
+                node,
+                incarnation,
+                boot,
+            }),
             Effect::Remember { view_floor, config } => {
                 self.notice(Notice::Remember { view_floor, config });
             }

@@ -68,6 +68,8 @@ struct Service<'a> {
     /// Questions whether a node lives, until the core has answered.
     probes: BTreeMap<u64, Caller>,
     next_probe: u64,
+    /// Who hears of boots that were fenced and are heard.
+    watcher: Option<ClientId>,
     /// Joins that the core has not answered.
     joins: BTreeMap<(ClientId, u64), String>,
     view: Option<View>,
@@ -114,6 +116,7 @@ pub(crate) async fn run(
         owners: BTreeMap::new(),
         probes: BTreeMap::new(),
         next_probe: 0,
+        watcher: None,
         joins: BTreeMap::new(),
         view: None,
         quorum: None,
@@ -276,6 +279,14 @@ impl Service<'_> {
                 })
             }
             Request::Probe { node, boot_id } => Some(self.probe(caller, node, boot_id)?),
+            Request::WatchEnded { ended } => {
+                self.watcher = Some(caller.client);
+                self.reply(caller, Ok(Reply::Done));
+                let ended = ended.iter().map(|ended| (ended.node, ended.boot_id));
+                Some(Command::WatchEnded {
+                    ended: ended.collect(),
+                })
+            }
             Request::AcceptConfig => Some(Command::AcceptConfig { caller }),
             Request::Leave { force } => {
                 self.leave_asked = Some(caller);
@@ -365,6 +376,11 @@ impl Service<'_> {
         }
         self.joins.retain(|(owner, _), _| *owner != client);
         self.probes.retain(|_, caller| caller.client != client);
+        if self.watcher == Some(client) {
+            self.watcher = None;
+            self.engine
+                .command(Command::WatchEnded { ended: Vec::new() })?;
+        }
         Ok(())
     }
 
@@ -424,6 +440,20 @@ impl Service<'_> {
             Notice::Probed { token, alive } => {
                 if let Some(caller) = self.probes.remove(&token) {
                     self.reply(caller, Ok(Reply::Alive(alive)));
+                }
+            }
+            Notice::Returned {
+                node,
+                incarnation,
+                boot,
+            } => {
+                if let Some(watcher) = self.watcher {
+                    let event = Event::Returned {
+                        node,
+                        incarnation,
+                        boot_id: boot,
+                    };
+                    self.server.event(watcher, event);
                 }
             }
             Notice::NotProbed { token, error } => {

@@ -518,6 +518,8 @@ impl Daemon {
                 self.step(|core, fx| core.handle_message(now, &group, from, &payload, fx))
                     .await
             }
+            // What fenced makes of it comes as a victim.
+            cmand_client::Event::Returned { .. } => Ok(()),
             cmand_client::Event::Expelled { reason } => Err(DaemonError::Expelled(reason)),
         }
     }

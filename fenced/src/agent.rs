@@ -18,6 +18,7 @@ use fence_agent::Outcome;
 use fence_agent::Progress;
 use fenced_core::BootId;
 use fenced_core::NodeId;
+use fenced_core::Success;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
@@ -39,7 +40,7 @@ pub(crate) enum Report {
     Ended {
         node: NodeId,
         run: u64,
-        result: Result<String, String>,
+        result: Result<Done, String>,
     },
     /// A device was asked whether it answers.
     Device {
@@ -48,6 +49,15 @@ pub(crate) enum Report {
         at: u64,
         result: Result<(), String>,
     },
+}
+
+/// The method that fenced a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Done {
+    /// Its name.
+    pub(crate) name: String,
+    /// What the domain must know.
+    pub(crate) success: Success,
 }
 
 /// Whom to ask whether a victim still lives.
@@ -98,14 +108,14 @@ impl Agents {
         report
     }
 
-    /// Begins a run against a node. One that is under way is ended first: the domain begins another
-    /// only when it no longer counts.
+    /// Begins a run against a node; `first`: the method it begins with. One that is under way is
+    /// ended first: the domain begins another only when it no longer counts.
     pub(crate) fn fence(
         &mut self,
         (node, boot_id): (NodeId, Option<BootId>),
         name: String,
         run: u64,
-        methods: Vec<Method>,
+        (first, methods): (u32, Vec<Method>),
     ) {
         self.stop();
         let witness = Witness {
@@ -123,7 +133,7 @@ impl Agents {
                     progress,
                 });
             };
-            let result = fence(&name, &methods, &known, &witness, tell).await;
+            let result = fence(&name, (first, &methods), &known, &witness, tell).await;
             // The daemon is gone when nobody receives this.
             let _ = sender.send(Report::Ended { node, run, result }).await;
         });
@@ -237,15 +247,15 @@ impl Witness {
     }
 }
 
-/// Tries the methods in order until one succeeds and the node has stopped. The error says what each
-/// of them said.
+/// Tries the methods, in order but for the one to begin with, until one succeeds and the node has
+/// stopped. The error says what each of them said.
 async fn fence(
     node: &str,
-    methods: &[Method],
+    (first, methods): (u32, &[Method]),
     known: &BTreeMap<String, Metadata>,
     witness: &Witness,
     tell: impl Fn(Progress),
-) -> Result<String, String> {
+) -> Result<Done, String> {
     if methods.is_empty() {
         return Err(format!(
             "no fence method is configured for {node}; add [[node.fence]] to cluster.toml, or make \
@@ -253,17 +263,32 @@ async fn fence(
         ));
     }
     let mut failures = Vec::new();
-    for method in methods {
+    for (index, method) in from(first, methods) {
+        let is_power = method.is_power(known);
+        let done = || Done {
+            name: method.name.clone(),
+            success: Success {
+                method: index,
+                is_power,
+            },
+        };
         match method.run(node, known, &tell).await {
-            Ok(()) if !method.is_power(known) => return Ok(method.name.clone()),
+            Ok(()) if !is_power => return Ok(done()),
             Ok(()) => match witness.has_stopped().await {
-                Ok(()) => return Ok(method.name.clone()),
+                Ok(()) => return Ok(done()),
                 Err(why) => failures.push(format!("method {}: {why}", method.name)),
             },
             Err(failure) => failures.push(format!("method {}: {failure}", method.name)),
         }
     }
     Err(failures.join("; "))
+}
+
+/// All methods with their place in the configuration, this one first and those before it last.
+fn from(first: u32, methods: &[Method]) -> impl Iterator<Item = (u32, &Method)> {
+    let begin = usize::try_from(first).unwrap_or(0) % methods.len().max(1);
+    let placed = (0..).zip(methods);
+    placed.clone().skip(begin).chain(placed.take(begin))
 }
 
 #[cfg(test)]
@@ -289,6 +314,14 @@ mod tests {
         Method {
             name: name.into(),
             calls: vec![(call, Some(Action::Off))],
+        }
+    }
+
+    fn done(name: &str, method: u32) -> Done {
+        let is_power = true;
+        Done {
+            name: name.into(),
+            success: Success { method, is_power },
         }
     }
 
@@ -323,16 +356,20 @@ mod tests {
         let known = BTreeMap::new();
         let both = [method("first", "true"), method("second", "true")];
         let one_lie = witness(cmand("one", &[true]));
-        let result = fence("n2", &both, &known, &one_lie, |_| {}).await;
-        assert_eq!(result, Ok("second".into()));
+        let result = fence("n2", (0, &both), &known, &one_lie, |_| {}).await;
+        assert_eq!(result, Ok(done("second", 1)));
         let lies = witness(cmand("both", &[true, true]));
-        let error = fence("n2", &both, &known, &lies, |_| {}).await.unwrap_err();
+        let error = fence("n2", (0, &both), &known, &lies, |_| {})
+            .await
+            .unwrap_err();
         assert!(
             error.contains("method second: the agent says that it is done, and"),
             "{error}"
         );
         let gone = witness(PathBuf::from("/nonexistent"));
-        let error = fence("n2", &both, &known, &gone, |_| {}).await.unwrap_err();
+        let error = fence("n2", (0, &both), &known, &gone, |_| {})
+            .await
+            .unwrap_err();
         assert!(
             error.contains("cmand does not say whether it stopped"),
             "{error}"
@@ -346,34 +383,64 @@ mod tests {
         let (bad, good) = (method("first", "false"), method("second", "true"));
         let both = [bad.clone(), good];
         assert_eq!(
-            fence("n2", &both, &known, &silent, |_| {}).await,
-            Ok("second".into())
+            fence("n2", (0, &both), &known, &silent, |_| {}).await,
+            Ok(done("second", 1))
         );
-        let error = fence("n2", &[bad], &known, &silent, |_| {})
+        let error = fence("n2", (0, &[bad]), &known, &silent, |_| {})
             .await
             .unwrap_err();
         assert!(
             error.contains("method first: device test: agent false"),
             "{error}"
         );
-        let error = fence("n2", &[], &known, &silent, |_| {}).await.unwrap_err();
+        let error = fence("n2", (0, &[]), &known, &silent, |_| {})
+            .await
+            .unwrap_err();
         assert!(error.contains("no fence method"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn the_method_after_the_one_that_lied_comes_first_and_that_one_last() {
+        let known = BTreeMap::new();
+        let silent = witness(cmand("lied", &[]));
+        let all = [
+            method("a", "true"),
+            method("b", "false"),
+            method("c", "true"),
+        ];
+        for (first, name, index) in [(0, "a", 0), (1, "c", 2), (2, "c", 2), (3, "a", 0)] {
+            let result = fence("n2", (first, &all), &known, &silent, |_| {}).await;
+            assert_eq!(result, Ok(done(name, index)), "from {first}");
+        }
+        let only = [method("a", "true")];
+        let result = fence("n2", (1, &only), &known, &silent, |_| {}).await;
+        assert_eq!(result, Ok(done("a", 0)));
     }
 
     #[tokio::test]
     async fn a_spared_node_has_no_run_and_nothing_is_reported_of_it() {
         let mut agents = Agents::new(BTreeMap::new(), &cmand("spared", &[]));
-        agents.fence((NodeId(2), None), "n2".into(), 1, vec![method("m", "cat")]);
+        agents.fence(
+            (NodeId(2), None),
+            "n2".into(),
+            1,
+            (0, vec![method("m", "cat")]),
+        );
         assert!(!agents.spare(NodeId(3)));
         assert!(agents.is_against(NodeId(2), 1) && !agents.is_against(NodeId(2), 2));
         assert!(agents.spare(NodeId(2)) && !agents.spare(NodeId(2)));
         assert!(!agents.is_against(NodeId(2), 1));
-        agents.fence((NodeId(3), None), "n3".into(), 2, vec![method("m", "true")]);
+        agents.fence(
+            (NodeId(3), None),
+            "n3".into(),
+            2,
+            (0, vec![method("m", "true")]),
+        );
         loop {
             match agents.next().await.unwrap() {
                 Report::Progress { node, .. } => assert_eq!(node, NodeId(3)),
                 Report::Ended { node, run, result } => {
-                    assert_eq!((node, run, result), (NodeId(3), 2, Ok("m".into())));
+                    assert_eq!((node, run, result), (NodeId(3), 2, Ok(done("m", 0))));
                     break;
                 }
                 Report::Device { .. } => panic!("no device is watched"),

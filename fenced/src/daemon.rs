@@ -29,9 +29,11 @@ use fenced_client::Request;
 use fenced_core::Domain;
 use fenced_core::Effect;
 use fenced_core::NodeId;
+use fenced_core::victim::Record;
 use fenced_core::wire::Message;
 
 use crate::agent::Agents;
+use crate::agent::Done;
 use crate::agent::Report;
 use crate::plan::Plan;
 use crate::plan::PlanError;
@@ -143,6 +145,8 @@ pub(crate) struct Daemon {
     verbose: bool,
     /// What subscribers were told last.
     told: fenced_client::State,
+    /// Boots that cmand was told have ended.
+    ended: Vec<cmand_client::Ended>,
 }
 
 impl Daemon {
@@ -195,6 +199,7 @@ impl Daemon {
             last_failure: String::new(),
             verbose: true,
             told: fenced_client::State::default(),
+            ended: Vec::new(),
         })
     }
 
@@ -297,6 +302,19 @@ impl Daemon {
         for effect in effects {
             self.carry_out(effect).await?;
         }
+        self.watch_ended().await
+    }
+
+    /// Tells cmand which boots must not be heard, when they are others than it was told.
+    async fn watch_ended(&mut self) -> Result<(), DaemonError> {
+        let ended = self.domain.ended();
+        let ended = ended.map(|(node, boot_id)| cmand_client::Ended { node, boot_id });
+        let ended: Vec<_> = ended.collect();
+        if ended != self.ended {
+            self.ended.clone_from(&ended);
+            let request = cmand_client::Request::WatchEnded { ended };
+            self.cmand.0.send(&request).await?;
+        }
         Ok(())
     }
 
@@ -307,8 +325,15 @@ impl Daemon {
                 node,
                 run,
                 attempt,
+                first,
                 verbose,
-            } => self.fence(node, run, attempt, verbose),
+            } => {
+                if verbose {
+                    tracing::info!(%node, name = self.name(node), attempt, "fencing");
+                }
+                self.verbose = verbose;
+                self.fence(node, run, first);
+            }
             Effect::Changed => self.tell(),
             Effect::Answered { request } => {
                 self.tell();
@@ -319,6 +344,7 @@ impl Daemon {
             Effect::Accused { node, reason } => {
                 tracing::info!(%node, name = self.name(node), %reason, "must be fenced");
             }
+            Effect::Returned { node, record } => self.log_lie(node, &record),
             Effect::Cleared { node, record } => {
                 let how = report::how(record.how);
                 let by = record.by;
@@ -357,19 +383,30 @@ impl Daemon {
         Ok(())
     }
 
-    fn fence(&mut self, node: NodeId, run: u64, attempt: u32, verbose: bool) {
+    fn fence(&mut self, node: NodeId, run: u64, first: u32) {
         let name = self.name(node).to_owned();
-        if verbose {
-            tracing::info!(%node, name, attempt, "fencing");
-        }
         let methods = self.settings.plan.methods.get(&node);
         let methods = methods.cloned().unwrap_or_default();
         let mut victims = self.domain.victims();
         let victim = victims.find(|(victim, _)| *victim == node);
         let boot_id = victim.and_then(|(_, victim)| victim.boot_id);
         drop(victims);
-        self.agents.fence((node, boot_id), name, run, methods);
-        self.verbose = verbose;
+        self.agents
+            .fence((node, boot_id), name, run, (first, methods));
+    }
+
+    /// What was done and said of a node was wrong, and whatever it held was given to others.
+    fn log_lie(&self, node: NodeId, record: &Record) {
+        let methods = self.settings.plan.methods.get(&node);
+        let index = record.method.and_then(|index| usize::try_from(index).ok());
+        let method = methods.and_then(|methods| methods.get(index?));
+        let method = method.map_or("", |method| method.name.as_str());
+        let (how, by) = (report::how(record.how), record.by);
+        let remedy = "check that the plug is the node's, and what it wrote to shared storage since";
+        tracing::error!(
+            %node, name = self.name(node), method, %how, %by, remedy,
+            "node is heard in the boot that was fenced: the agent or the plug lied"
+        );
     }
 
     async fn handle_report(&mut self, report: Report) -> Result<(), DaemonError> {
@@ -432,11 +469,14 @@ impl Daemon {
         &mut self,
         node: NodeId,
         run: u64,
-        result: Result<String, String>,
+        result: Result<Done, String>,
     ) -> Result<(), DaemonError> {
         let name = self.name(node).to_owned();
         match &result {
-            Ok(method) => tracing::info!(%node, name, method, "agent reports success"),
+            Ok(done) => {
+                let method = &done.name;
+                tracing::info!(%node, name, method, "agent reports success");
+            }
             Err(why) => {
                 if self.verbose {
                     tracing::error!(%node, name, %why, "fencing failed, will be tried again");
@@ -447,7 +487,7 @@ impl Daemon {
         let now = self.now();
         let at = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         let at = at.map_or(0, |since| since.as_secs());
-        let success = result.is_ok();
+        let success = result.ok().map(|done| done.success);
         self.domain_step(|domain, fx| domain.handle_agent(now, node, run, success, at, fx))
             .await
     }
@@ -498,6 +538,16 @@ impl Daemon {
                 }
             },
             cmand_client::Event::Group(_) | cmand_client::Event::Message { .. } => Ok(()),
+            cmand_client::Event::Returned {
+                node,
+                incarnation,
+                boot_id,
+            } => {
+                let step = |domain: &mut Domain, fx: &mut Vec<Effect>| {
+                    domain.handle_returned(now, node, incarnation, boot_id, fx);
+                };
+                self.domain_step(step).await
+            }
             cmand_client::Event::Expelled { reason } => Err(DaemonError::Expelled(reason)),
         }
     }

@@ -704,3 +704,38 @@ async fn a_loop_that_is_stuck_keeps_nothing_alive() {
     ptrace::detach(thread, None).unwrap();
     assert_eq!(hear(LIMIT).await.unwrap(), b"WATCHDOG=1\n");
 }
+
+#[tokio::test]
+async fn a_node_heard_in_the_boot_that_was_fenced_is_fenced_again() {
+    let dir = place("returns");
+    let mut cmand = Cmand::bind(&dir);
+    let _daemon = fenced(&dir, "n1");
+    cmand.admit().await;
+    let mut client = subscribe(&dir).await;
+    until(&mut client, &state(1, &[])).await;
+    cmand.say(view(2, &[1, 3], &[2]));
+    until(&mut client, &state(2, &[2])).await;
+    cmand.relay().await;
+    until(&mut client, &state(2, &[])).await;
+    // cmand is told which boot must be over, and hears it all the same.
+    let life = member(2);
+    let ended = loop {
+        if let (_, cmand_client::Request::WatchEnded { ended }) = cmand.request().await {
+            break ended;
+        }
+    };
+    let (node, boot_id) = (life.node, life.boot);
+    assert_eq!(ended, [cmand_client::Ended { node, boot_id }]);
+    cmand.say(Event::Returned {
+        node,
+        incarnation: life.incarnation,
+        boot_id,
+    });
+    let returned = cmand.relay().await;
+    assert!(returned.contains(r#""returned":{"node":2"#), "{returned}");
+    until(&mut client, &state(2, &[2])).await;
+    let told = status(&dir).await;
+    assert!(told.contains("the agent or the plug lied"), "{told}");
+    cmand.relay().await;
+    until(&mut client, &state(2, &[])).await;
+}

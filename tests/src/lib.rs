@@ -38,6 +38,8 @@ pub enum Mistake {
     AgentLies,
     /// A fence daemon that joins is told of no victim.
     SnapshotShort,
+    /// Fence daemons are not told that a boot is heard that was fenced.
+    ReturnIgnored,
 }
 
 impl Mistake {
@@ -52,6 +54,7 @@ impl Mistake {
             ("file-forgotten", Self::FileForgotten),
             ("agent-lies", Self::AgentLies),
             ("snapshot-short", Self::SnapshotShort),
+            ("return-ignored", Self::ReturnIgnored),
         ];
         locking.chain(around).collect()
     }

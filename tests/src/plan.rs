@@ -42,6 +42,9 @@ pub struct Plan {
     pub agent_fails_percent: u64,
     /// What a fence daemon keeps while the domain's state is on its way.
     pub fence_limits: Limits,
+    /// Fence agents that say they have done what they have not, percent of those against a node
+    /// that holds nothing: others would be given it.
+    pub agent_lies_percent: u64,
     /// Boots with a configuration file in which there is only the node itself, percent.
     pub own_file_percent: u64,
     /// Allocations fail for a while now and then.
@@ -88,6 +91,7 @@ impl Plan {
             doubled_percent: random.pick(&[0, 5]).unwrap_or(0),
             agent_ms: random.pick(&[10, 300, 15_000]).unwrap_or(10),
             agent_fails_percent: random.pick(&[0, 30]).unwrap_or(0),
+            agent_lies_percent: random.pick(&[0, 50]).unwrap_or(0),
             fence_limits: Limits {
                 heard: random.pick(&[LIMITS.heard, 0]).unwrap_or(0),
                 ..LIMITS

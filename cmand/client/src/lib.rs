@@ -79,6 +79,12 @@ pub enum Request {
         /// In which boot; in any, if it was never seen.
         boot_id: Option<BootId>,
     },
+    /// These boots were fenced, and no others: [`Event::Returned`] says that one of them is heard
+    /// all the same. For the connection that asked last, while it lasts.
+    WatchEnded {
+        /// All of them.
+        ended: Vec<Ended>,
+    },
     /// This node's configuration file is the cluster's: found views with it, and go on beside the
     /// nodes with another one that are heard now.
     AcceptConfig,
@@ -104,10 +110,20 @@ impl Request {
             | Self::GroupLeave { .. }
             | Self::GroupSend { .. }
             | Self::Probe { .. }
+            | Self::WatchEnded { .. }
             | Self::AcceptConfig
             | Self::Leave { .. } => false,
         }
     }
+}
+
+/// A boot of a node that was fenced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ended {
+    /// Which node.
+    pub node: NodeId,
+    /// The boot that has ended.
+    pub boot_id: BootId,
 }
 
 /// Answers to requests.
@@ -152,6 +168,16 @@ pub enum Event {
         /// What was sent.
         #[serde(with = "payload")]
         payload: Vec<u8>,
+    },
+    /// A boot that was fenced answered a heartbeat sent after [`Request::WatchEnded`] named it: it
+    /// was not fenced. Told again every few seconds while that is so.
+    Returned {
+        /// Which node.
+        node: NodeId,
+        /// The life of it that answered.
+        incarnation: Incarnation,
+        /// The boot.
+        boot_id: BootId,
     },
     /// The others went on without this node. It must be reset; nothing more
     /// follows.

@@ -15,6 +15,7 @@ mod local;
 mod plan;
 mod probe;
 mod propose;
+mod returned;
 mod status;
 mod strangers;
 #[cfg(test)]
@@ -57,6 +58,7 @@ use dropped::Dropped;
 use local::LocalGroup;
 use probe::Probe;
 use propose::Proposer;
+use returned::Fenced;
 use strangers::Strangers;
 
 /// Where a node stands.
@@ -173,6 +175,7 @@ pub struct Core {
     dropped: Dropped,
     /// Questions whether a node lives.
     probes: Vec<Probe>,
+    fenced: Fenced,
 }
 
 impl Core {
@@ -233,6 +236,7 @@ impl Core {
             plans: 0,
             dropped: Dropped::default(),
             probes: Vec::new(),
+            fenced: Fenced::default(),
             config,
         }
     }

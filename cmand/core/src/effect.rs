@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 
+use crate::BootId;
 use crate::GroupView;
 use crate::Incarnation;
 use crate::NodeId;
@@ -86,6 +87,15 @@ pub enum Effect {
         token: u64,
         /// Whether the node answered a heartbeat sent after the question.
         alive: bool,
+    },
+    /// A boot that was said to have ended is heard; see [`crate::Core::watch_ended`].
+    Returned {
+        /// Which node.
+        node: NodeId,
+        /// The life of it that is heard, perhaps another than the one that was fenced.
+        incarnation: Incarnation,
+        /// The boot.
+        boot: BootId,
     },
     /// Keep this for the next life ([`crate::Config::view_floor`], [`crate::Config::remembered`]).
     Remember {

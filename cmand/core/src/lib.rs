@@ -45,7 +45,9 @@
 //! 5. What a node sent before and after a view change is delivered if it stays a
 //!    member, in the order it sent it.
 //! 6. After faults end, all nodes that can hear each other are in one view.
-//! 7. Nothing unauthenticated, foreign, replayed or stale changes any state.
+//! 7. Who is told which boots were fenced hears of one that goes on, and of none
+//!    that does not.
+//! 8. Nothing unauthenticated, foreign, replayed or stale changes any state.
 
 mod config;
 mod core;

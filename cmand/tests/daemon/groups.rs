@@ -257,3 +257,24 @@ fn a_message_takes_milliseconds() {
     // No timer is on the way: the next one would come after 31 ms.
     assert!(each < Duration::from_millis(25), "{each:?}");
 }
+
+#[test]
+fn a_boot_that_was_fenced_and_is_heard_is_told_to_who_watches() {
+    let place = Place::new();
+    let [n1, _n2, _n3] = place.three();
+    let mut fenced = Client::subscribe(&n1, "fenced");
+    let view = fenced.next_view();
+    let other = view.members[1];
+    let ended = vec![cmand_client::Ended {
+        node: other.node,
+        boot_id: other.boot,
+    }];
+    fenced.ask(&Request::WatchEnded { ended }).unwrap();
+    let told = fenced.until("return", |event| matches!(event, Event::Returned { .. }));
+    let returned = Event::Returned {
+        node: other.node,
+        incarnation: other.incarnation,
+        boot_id: other.boot,
+    };
+    assert_eq!(told, returned);
+}

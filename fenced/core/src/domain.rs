@@ -27,6 +27,7 @@ use crate::snapshot::Contents;
 use crate::victim::How;
 use crate::victim::Reason;
 use crate::victim::Record;
+use crate::victim::Success;
 use crate::victim::Victim;
 use crate::wire::Message;
 
@@ -39,6 +40,13 @@ pub const LOG_FULL: u32 = 3;
 
 /// See [`LOG_FULL`].
 pub const LOG_EVERY: u32 = 600;
+
+/// A boot that was fenced and is heard all the same makes a victim at most this often,
+/// milliseconds: an agent that always lies must not keep the domain busy with nothing else.
+pub const RETURN_MS: u64 = 60_000;
+
+/// Why a node is a victim whose boot was fenced before.
+const RETURNED: &str = "heard in the boot that was fenced: the agent or the plug lied";
 
 /// Longest reason kept of an accusation, bytes.
 pub const REASON_LIMIT: usize = 200;
@@ -83,6 +91,8 @@ pub enum Effect {
         run: u64,
         /// Which attempt, from 1.
         attempt: u32,
+        /// Which of the node's methods comes first; those before it come last.
+        first: u32,
         /// Whether to log it in full.
         verbose: bool,
     },
@@ -105,6 +115,14 @@ pub enum Effect {
         /// Which.
         node: NodeId,
         /// How.
+        record: Record,
+    },
+    /// A node that was fenced is heard in the same boot: how it was fenced is not to
+    /// be trusted.
+    Returned {
+        /// Which.
+        node: NodeId,
+        /// How it was fenced.
         record: Record,
     },
     /// The domain was founded here or its state arrived.
@@ -159,6 +177,11 @@ enum Change {
         boot_id: Option<BootId>,
         reason: String,
     },
+    Returned {
+        node: NodeId,
+        incarnation: Incarnation,
+        boot_id: BootId,
+    },
     Acknowledge {
         node: NodeId,
         by: NodeId,
@@ -173,7 +196,7 @@ impl Change {
             Self::View(view) => (view.members.len() + view.departed.len()) * size_of::<Member>(),
             Self::Accuse { reason, .. } => reason.len(),
             Self::Done { victim, .. } => victim.reason.to_string().len(),
-            Self::Acknowledge { .. } => 0,
+            Self::Returned { .. } | Self::Acknowledge { .. } => 0,
         };
         size_of::<Self>() + more
     }
@@ -205,6 +228,8 @@ pub struct Domain {
     /// Not before this time; on this node's clock, so not part of the state.
     not_before: BTreeMap<NodeId, Instant>,
     history: BTreeMap<NodeId, Record>,
+    /// Boots that made a victim a second time, and when; on this node's clock.
+    returned: BTreeMap<NodeId, (BootId, Instant)>,
     agent: Agent,
     /// Agent runs so far.
     runs: u64,
@@ -223,6 +248,7 @@ impl Domain {
             victims: BTreeMap::new(),
             not_before: BTreeMap::new(),
             history: BTreeMap::new(),
+            returned: BTreeMap::new(),
             agent: Agent::Idle,
             runs: 0,
             attempts: BTreeMap::new(),
@@ -249,6 +275,13 @@ impl Domain {
     /// How each node was last fenced.
     pub fn history(&self) -> impl Iterator<Item = (NodeId, &Record)> {
         self.history.iter().map(|(node, record)| (*node, record))
+    }
+
+    /// Boots that were fenced and must not be heard any more.
+    pub fn ended(&self) -> impl Iterator<Item = (NodeId, BootId)> {
+        let fenced = self.history.iter();
+        let fenced = fenced.filter(|(node, _)| !self.victims.contains_key(node));
+        fenced.filter_map(|(node, record)| Some((*node, record.boot_id?)))
     }
 
     /// Nodes of the cluster view.
@@ -347,6 +380,33 @@ impl Domain {
         self.act(now, fx);
     }
 
+    /// A boot that [`Domain::ended`] names is heard.
+    pub fn handle_returned(
+        &mut self,
+        now: Instant,
+        node: NodeId,
+        incarnation: Incarnation,
+        boot_id: BootId,
+        fx: &mut Vec<Effect>,
+    ) {
+        let recent =
+            |(boot, at): &(BootId, Instant)| *boot == boot_id && now.since(*at) < RETURN_MS;
+        let is_recent = self.returned.get(&node).is_some_and(recent);
+        // What is too early now will be told again.
+        if self.transfer.is_known() && self.must_be_over(node, boot_id) && !is_recent {
+            fx.push(Effect::Send(Message::Returned {
+                node,
+                incarnation,
+                boot_id,
+            }));
+        }
+    }
+
+    /// Whether this boot was fenced and is no victim's again.
+    fn must_be_over(&self, node: NodeId, boot_id: BootId) -> bool {
+        self.ended().any(|ended| ended == (node, boot_id))
+    }
+
     /// The members of the domain changed.
     pub fn handle_group(&mut self, now: Instant, group: &GroupView, fx: &mut Vec<Effect>) {
         let turn = self.transfer.handle_group(group);
@@ -405,6 +465,18 @@ impl Domain {
                 self.hear(now, accuse, fx);
                 self.answer(from, request, fx);
             }
+            Message::Returned {
+                node,
+                incarnation,
+                boot_id,
+            } => {
+                let returned = Change::Returned {
+                    node,
+                    incarnation,
+                    boot_id,
+                };
+                self.hear(now, returned, fx);
+            }
             Message::Acknowledge { node, at, request } => {
                 self.hear(now, Change::Acknowledge { node, by: from, at }, fx);
                 self.answer(from, request, fx);
@@ -420,7 +492,7 @@ impl Domain {
         now: Instant,
         node: NodeId,
         run: u64,
-        success: bool,
+        success: Option<Success>,
         at: u64,
         fx: &mut Vec<Effect>,
     ) {
@@ -437,16 +509,17 @@ impl Domain {
         };
         self.agent = Agent::Idle;
         fx.push(Effect::Changed);
-        match self.victims.get(&node) {
+        match (self.victims.get(&node), success) {
             // Another life of it failed meanwhile.
-            Some(victim) if success && victim.incarnation != incarnation => {}
-            Some(victim) if success => {
-                let ended = victim.incarnation;
+            (Some(victim), Some(_)) if victim.incarnation != incarnation => {}
+            (Some(victim), Some(success)) => {
                 let record = Record {
                     how: How::Agent,
                     by: self.config.node,
                     at,
-                    ended,
+                    ended: victim.incarnation,
+                    boot_id: victim.boot_id.filter(|_| success.is_power),
+                    method: Some(success.method),
                 };
                 fx.push(Effect::Send(Message::Done {
                     node,
@@ -456,8 +529,8 @@ impl Domain {
                 // Until that message comes back, nothing else is to be done here.
                 self.agent = running;
             }
-            Some(_) => self.agent = Agent::Pausing(now.after(RETRY_DELAY_MS)),
-            None => {}
+            (Some(_), None) => self.agent = Agent::Pausing(now.after(RETRY_DELAY_MS)),
+            (None, _) => {}
         }
         self.act(now, fx);
     }
@@ -614,21 +687,58 @@ impl Domain {
                     self.accuse(now, node, victim, fx);
                 }
             }
+            Change::Returned {
+                node,
+                incarnation,
+                boot_id,
+            } => {
+                let is_back = self.member(node).is_some_and(|now| now.boot != boot_id);
+                if !is_back {
+                    self.apply_returned(now, node, incarnation, boot_id, fx);
+                }
+            }
             Change::Acknowledge { node, by, at } => {
-                if let Some(ended) = self.victims.get(&node).map(|victim| victim.incarnation) {
-                    self.clear(
-                        node,
-                        Record {
-                            how: How::Override,
-                            by,
-                            at,
-                            ended,
-                        },
-                        fx,
-                    );
+                // An operator who knows that it runs is not to be told so.
+                let runs = self.member(node).is_some();
+                if let Some(victim) = self.victims.get(&node) {
+                    let record = Record {
+                        how: How::Override,
+                        by,
+                        at,
+                        ended: victim.incarnation,
+                        boot_id: victim.boot_id.filter(|_| !runs),
+                        method: None,
+                    };
+                    self.clear(node, record, fx);
                 }
             }
         }
+    }
+
+    /// The word that this boot had ended was wrong.
+    fn apply_returned(
+        &mut self,
+        now: Instant,
+        node: NodeId,
+        incarnation: Incarnation,
+        boot_id: BootId,
+        fx: &mut Vec<Effect>,
+    ) {
+        let Some(record) = self.history.get(&node).copied() else {
+            return;
+        };
+        if !self.must_be_over(node, boot_id) {
+            return;
+        }
+        self.returned.insert(node, (boot_id, now));
+        fx.push(Effect::Returned { node, record });
+        let victim = Victim {
+            incarnation: Some(incarnation),
+            boot_id: Some(boot_id),
+            view: self.view.as_ref().map_or(0, |view| view.number),
+            reason: Reason::Accused(RETURNED.to_owned()),
+        };
+        self.accuse(now, node, victim, fx);
     }
 
     fn apply_view(&mut self, now: Instant, view: &View, fx: &mut Vec<Effect>) {
@@ -660,9 +770,16 @@ impl Domain {
                     by: member.node,
                     at: 0,
                     ended,
+                    boot_id: None,
+                    method: None,
                 };
                 self.clear(member.node, record, fx);
             }
+        }
+        // Who was a member already when it was fenced stays one until its silence is noticed.
+        let joined = |member: &&Member| view.joined.contains(&member.node);
+        for member in view.members.iter().filter(joined) {
+            self.apply_returned(now, member.node, member.incarnation, member.boot, fx);
         }
     }
 
@@ -711,7 +828,16 @@ impl Domain {
         self.attempts.insert(node, attempt);
         self.runs += 1;
         let run = self.runs;
-        let incarnation = self.victims.get(&node).and_then(|v| v.incarnation);
+        let victim = self.victims.get(&node);
+        let incarnation = victim.and_then(|victim| victim.incarnation);
+        let boot_id = victim.and_then(|victim| victim.boot_id);
+        // The method that said it had ended this boot is not to be trusted.
+        let lied = self
+            .history
+            .get(&node)
+            .filter(|record| boot_id.is_some() && record.boot_id == boot_id)
+            .and_then(|record| record.method);
+        let first = lied.map_or(0, |method| method.saturating_add(1));
         self.agent = Agent::Running {
             node,
             incarnation,
@@ -722,6 +848,7 @@ impl Domain {
             node,
             run,
             attempt,
+            first,
             verbose,
         });
         fx.push(Effect::Changed);

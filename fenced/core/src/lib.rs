@@ -17,7 +17,9 @@
 //! 4. An agent is started only on the domain's master, only while the master
 //!    can reach a majority, and never against the master itself. While any
 //!    other victim is left and there is a majority, there is a master.
-//! 5. No daemon claims a state ([`Domain::state`] with a view above 0) before
+//! 5. A boot that was fenced and is heard all the same is a victim again, and the
+//!    method after the one that lied comes first.
+//! 6. No daemon claims a state ([`Domain::state`] with a view above 0) before
 //!    it has the domain's state or has founded the domain.
 
 pub mod domain;
@@ -37,3 +39,4 @@ pub use domain::Domain;
 pub use domain::Effect;
 pub use domain::State;
 pub use domain::Wait;
+pub use victim::Success;

@@ -23,7 +23,7 @@ const VICTIM_WEIGHT: usize = 256;
 const ESCAPED: usize = 6;
 
 /// Longest text of a record in JSON, bytes.
-const RECORD_WEIGHT: usize = 128;
+const RECORD_WEIGHT: usize = 256;
 
 /// Some or all of what the domain knows.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -104,6 +104,8 @@ mod tests {
             by: NodeId(u32::MAX),
             at: u64::MAX,
             ended: Some(Incarnation(u64::MAX)),
+            boot_id: Some(BootId([0xff; 16])),
+            method: Some(u32::MAX),
         }
     }
 

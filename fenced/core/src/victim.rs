@@ -83,4 +83,21 @@ pub struct Record {
     pub at: u64,
     /// The life that was ended; none if it was never seen.
     pub ended: Option<Incarnation>,
+    /// The boot that must not be heard any more; none where none was seen, or where it may go on:
+    /// it is back after a reboot, was cut off from storage only, or an operator knew that it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot_id: Option<BootId>,
+    /// Which of the node's methods it was, in their order in the configuration; none if it was no
+    /// agent's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<u32>,
+}
+
+/// What a run of agents came to that ended well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Success {
+    /// Which of the node's methods, in their order in the configuration.
+    pub method: u32,
+    /// It switched power: the boot has ended.
+    pub is_power: bool,
 }

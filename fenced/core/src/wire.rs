@@ -7,7 +7,8 @@
 //!
 //! Daemons of version 1 that know neither [`Message::Part`] nor [`Message::Ask`]
 //! drop those: such a daemon does not come to know a state that needs several
-//! messages, and never takes a part of it for the whole.
+//! messages, and never takes a part of it for the whole. One that does not know
+//! [`Message::Returned`] believes agents as it did before.
 
 use group_transfer::Mark;
 use group_transfer::Part;
@@ -15,6 +16,7 @@ use serde::Deserialize;
 use serde::Serialize;
 
 use crate::BootId;
+use crate::Incarnation;
 use crate::NodeId;
 use crate::snapshot::Contents;
 use crate::victim::Record;
@@ -65,6 +67,15 @@ pub enum Message {
         reason: String,
         /// Number by which the sender knows its request.
         request: u64,
+    },
+    /// A boot that was fenced answered a heartbeat of the sender's node.
+    Returned {
+        /// Which node.
+        node: NodeId,
+        /// The life of it that answered.
+        incarnation: Incarnation,
+        /// The boot.
+        boot_id: BootId,
     },
     /// An operator says that this victim is off or was reset.
     Acknowledge {
@@ -155,9 +166,11 @@ impl Message {
                 count,
                 content,
             }),
-            Self::Ask {} | Self::Done { .. } | Self::Accuse { .. } | Self::Acknowledge { .. } => {
-                None
-            }
+            Self::Ask {}
+            | Self::Done { .. }
+            | Self::Accuse { .. }
+            | Self::Returned { .. }
+            | Self::Acknowledge { .. } => None,
         }
     }
 
@@ -194,7 +207,6 @@ impl Message {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Incarnation;
     use crate::victim::How;
     use crate::victim::Reason;
 
@@ -215,7 +227,23 @@ mod tests {
             by: NodeId(1),
             at: 1_800_000_000,
             ended: Some(Incarnation(7)),
+            boot_id: None,
+            method: None,
         }
+    }
+
+    /// What daemons of before know and what they do not know.
+    #[test]
+    fn a_record_says_which_boot_ended_by_which_method() {
+        let more = Record {
+            boot_id: Some(BOOT),
+            method: Some(1),
+            ..record()
+        };
+        let json = serde_json::to_string(&more).unwrap();
+        let golden = r#"{"how":"agent","by":1,"at":1800000000,"ended":7,"boot_id":"abababab-abab-abab-abab-abababababab","method":1}"#;
+        assert_eq!(json, golden);
+        assert_eq!(serde_json::from_str::<Record>(golden).unwrap(), more);
     }
 
     fn content() -> Contents {
@@ -276,6 +304,14 @@ mod tests {
                 ),
             ),
             (Message::Ask {}, r#"{"ask":{}}"#.into()),
+            (
+                Message::Returned {
+                    node: n,
+                    incarnation: Incarnation(8),
+                    boot_id: BOOT,
+                },
+                r#"{"returned":{"node":2,"incarnation":8,"boot_id":"abababab-abab-abab-abab-abababababab"}}"#.into(),
+            ),
             (
                 Message::Done {
                     node: n,

@@ -241,6 +241,9 @@ impl World {
                     controld.handle_fence(now, state, fx)
                 })
             }
+            Line::News(News::Returned { .. }) => {
+                broken(format!("node {node}: dlm_controld watches nobody"))
+            }
             Line::News(News::Expelled) => self.daemon_halts(node, End::Reset),
             Line::Gone | Line::News(News::Refused) => self.daemon_halts(node, End::Failed),
             Line::Ask(_) | Line::Plea(_) => broken(format!(

@@ -3,8 +3,9 @@
 
 use dlm_controld_core::FenceState;
 use fenced_core::wire::Message;
-use fenced_core::{BootId, Config, Domain, Effect, Instant, NodeId};
+use fenced_core::{BootId, Config, Domain, Effect, Instant, NodeId, Success};
 
+use super::machine::{Lie, Mount};
 use super::process::{Ask, End, Line, News, Plea, Process, Who};
 use super::{Event, World, trace};
 use crate::Mistake;
@@ -28,6 +29,8 @@ pub(super) struct Fenced {
     /// Clients that must not end.
     needed: Vec<Process>,
     told: FenceState,
+    /// Boots that cmand was told have ended.
+    ended: Vec<(NodeId, BootId)>,
     next_request: u64,
     timer_ms: Option<u64>,
 }
@@ -41,6 +44,7 @@ impl Fenced {
             watchers: Vec::new(),
             needed: Vec::new(),
             told: FenceState::default(),
+            ended: Vec::new(),
             next_request: 1,
             timer_ms: None,
         }
@@ -84,17 +88,61 @@ impl World {
                 } => self.run_agent(node, victim.0, run),
                 Effect::Changed => self.tell_state(node),
                 Effect::Answered { .. } => {}
+                Effect::Cleared {
+                    node: other,
+                    record,
+                } => {
+                    trace!(self, "node {node} fenced: {other} is cleared: {record:?}");
+                    let machine = self.machine(other.0);
+                    let boot = super::membership::boot(other.0, machine.life);
+                    if machine.lie == Lie::Told && record.boot_id == Some(boot) {
+                        machine.lie = Lie::Believed;
+                    }
+                }
+                Effect::Known => {
+                    trace!(self, "node {node} fenced knows the state");
+                    self.forget_lies(node);
+                }
                 effect @ (Effect::Accused { .. }
-                | Effect::Cleared { .. }
-                | Effect::Known
+                | Effect::Returned { .. }
                 | Effect::GaveUp { .. }) => {
                     trace!(self, "node {node} fenced: {effect:?}");
                 }
                 Effect::Unsent(large) => return broken(format!("node {node}: {large}")),
             }
         }
+        self.watch_ended(node);
         self.set_fence_timer(node);
         Ok(())
+    }
+
+    /// A domain that was founded anew knows nothing of what was said in the last one.
+    fn forget_lies(&mut self, node: u32) {
+        let fenced = self.machine(node).fenced.as_ref();
+        let history: Vec<_> = fenced.map_or_else(Vec::new, |fenced| {
+            let history = fenced.domain.history();
+            history
+                .map(|(node, record)| (node.0, record.boot_id))
+                .collect()
+        });
+        for (other, machine) in &mut self.machines {
+            let boot = super::membership::boot(*other, machine.life);
+            if machine.lie == Lie::Believed && !history.contains(&(*other, Some(boot))) {
+                machine.lie = Lie::None;
+            }
+        }
+    }
+
+    fn watch_ended(&mut self, node: u32) {
+        let Some(fenced) = &mut self.machine(node).fenced else {
+            return;
+        };
+        let ended: Vec<_> = fenced.domain.ended().collect();
+        if ended != fenced.ended {
+            fenced.ended.clone_from(&ended);
+            let (own, cmand) = ((Who::Fenced, fenced.process), fenced.cmand);
+            self.say_to(node, own, cmand, Line::Ask(Ask::WatchEnded(ended)));
+        }
     }
 
     fn set_fence_timer(&mut self, node: u32) {
@@ -199,6 +247,13 @@ impl World {
                     domain.handle_message(now, from, message, fx);
                 })
             }
+            Line::News(News::Returned {
+                node: other,
+                incarnation,
+                boot,
+            }) => self.domain(node, |domain, now, fx| {
+                domain.handle_returned(now, other, incarnation, boot, fx);
+            }),
             Line::News(News::Expelled) => {
                 self.end(node, Who::Fenced, End::Reset);
                 Ok(())
@@ -281,7 +336,11 @@ impl World {
             "node {node}: an agent runs against node {victim}, fails: {fails}"
         );
         let life = self.machine(node).life;
-        if !fails && self.mistake != Some(Mistake::AgentLies) {
+        let lies = !fails && self.lies_about(victim);
+        if lies {
+            trace!(self, "node {node}: the agent lies about node {victim}");
+            self.machine(victim).lie = Lie::Told;
+        } else if !fails && self.mistake != Some(Mistake::AgentLies) {
             self.after(act_ms, Event::Agent { node, life, victim });
         }
         self.after(
@@ -294,6 +353,15 @@ impl World {
                 success: !fails,
             },
         );
+    }
+
+    /// Whether an agent lies about a victim: of one that holds something others would be given it.
+    fn lies_about(&mut self, victim: u32) -> bool {
+        let holds = self.truth.of_node(victim).next().is_some();
+        let machine = self.machine(victim);
+        let is_idle = machine.up && machine.kernel.space.is_none() && machine.mount == Mount::Out;
+        let percent = self.plan.agent_lies_percent;
+        !self.healed && is_idle && !holds && self.random.percent(percent)
     }
 
     /// An agent resets a machine, whatever that does by then.
@@ -320,6 +388,10 @@ impl World {
             return Ok(());
         }
         let at = self.now_ms / 1_000;
+        let success = success.then_some(Success {
+            method: 0,
+            is_power: true,
+        });
         self.domain(node, |domain, now, fx| {
             domain.handle_agent(now, NodeId(victim), run, success, at, fx);
         })

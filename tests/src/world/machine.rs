@@ -34,6 +34,17 @@ pub(super) enum Mount {
     Leaving,
 }
 
+/// Whether an agent said that it had ended this life of a machine, and had not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lie {
+    /// No.
+    None,
+    /// It is about to say so, or has.
+    Told,
+    /// The fence domain believes it.
+    Believed,
+}
+
 /// One machine; everything but power, life, place and disk is of its present life.
 pub(super) struct Machine {
     pub(super) up: bool,
@@ -59,6 +70,7 @@ pub(super) struct Machine {
     pub(super) slots: BTreeMap<u32, u16>,
     pub(super) done: bool,
     pub(super) holds: bool,
+    pub(super) lie: Lie,
 }
 
 impl Machine {
@@ -83,6 +95,7 @@ impl Machine {
             slots: BTreeMap::new(),
             done: false,
             holds: false,
+            lie: Lie::None,
         }
     }
 
@@ -109,6 +122,9 @@ impl Machine {
                 self.up, self.mount
             ));
         };
+        if self.lie == Lie::Believed {
+            return Some("runs on although an agent said that it had ended".to_owned());
+        }
         let victims = self.fenced.as_ref().map(Fenced::victims);
         if victims.as_ref().is_none_or(|victims| !victims.is_empty()) {
             return Some(format!("has victims {victims:?}"));

@@ -26,6 +26,8 @@ pub(super) struct Cmand {
     pub(super) subscribers: Vec<Process>,
     /// Which client is a member of a group.
     owners: BTreeMap<String, Process>,
+    /// Who hears of boots that were fenced and are heard.
+    watcher: Option<Process>,
     view: Option<cmand_core::View>,
     quorate: Option<bool>,
     pub(super) expelled: bool,
@@ -56,7 +58,7 @@ fn address(node: u32) -> SocketAddr {
     SocketAddr::from(([192, 0, 2, last], 5405))
 }
 
-fn boot(node: u32, life: u32) -> BootId {
+pub(super) fn boot(node: u32, life: u32) -> BootId {
     let mut bytes = [0; 16];
     bytes[..4].copy_from_slice(&node.to_be_bytes());
     bytes[12..].copy_from_slice(&life.to_be_bytes());
@@ -113,6 +115,7 @@ impl World {
             incarnation,
             subscribers: Vec::new(),
             owners: BTreeMap::new(),
+            watcher: None,
             view: None,
             quorate: None,
             expelled: false,
@@ -258,6 +261,26 @@ impl World {
             Effect::Remember { view_floor, config } => {
                 self.machine(node).memory = (view_floor, config);
             }
+            Effect::Returned {
+                node: other,
+                incarnation,
+                boot,
+            } => {
+                trace!(self, "node {node} hears {other} that was fenced");
+                let watcher = self.machine(node).cmand.as_ref();
+                let told =
+                    watcher.and_then(|cmand| Some(((Who::Cmand, cmand.process), cmand.watcher?)));
+                if let Some((own, watcher)) = told
+                    && self.mistake != Some(Mistake::ReturnIgnored)
+                {
+                    let returned = News::Returned {
+                        node: other,
+                        incarnation,
+                        boot,
+                    };
+                    self.say_to(node, own, watcher, Line::News(returned));
+                }
+            }
             Effect::Probed { .. } => {
                 return broken(format!("node {node}: a probe nobody asked for"));
             }
@@ -323,6 +346,11 @@ impl World {
             Line::Ask(Ask::Leave(group)) => {
                 self.member(node, |core, now, fx| core.leave_group(now, &group, fx))?
             }
+            Line::Ask(Ask::WatchEnded(ended)) => {
+                cmand.watcher = Some(from);
+                self.member(node, |core, now, _| core.watch_ended(now, &ended))?;
+                return Ok(());
+            }
             Line::Ask(Ask::Send(group, payload)) => {
                 self.member(node, |core, now, fx| core.send(now, &group, &payload, fx))?
             }
@@ -350,6 +378,13 @@ impl World {
             return Ok(());
         };
         cmand.subscribers.retain(|other| *other != client);
+        if cmand.watcher == Some(client) {
+            cmand.watcher = None;
+            self.member(node, |core, now, _| core.watch_ended(now, &[]))?;
+        }
+        let Some(cmand) = &mut self.machine(node).cmand else {
+            return Ok(());
+        };
         let groups = cmand.owners.iter().filter(|(_, owner)| **owner == client);
         let groups: Vec<String> = groups.map(|(group, _)| group.clone()).collect();
         for group in groups {

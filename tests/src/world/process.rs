@@ -58,6 +58,8 @@ pub(super) enum Ask {
     Join(String),
     Leave(String),
     Send(String, Vec<u8>),
+    /// These boots were fenced.
+    WatchEnded(Vec<(cmand_core::NodeId, cmand_core::BootId)>),
 }
 
 /// What cmand tells its clients.
@@ -70,6 +72,12 @@ pub(super) enum News {
         group: String,
         from: u32,
         payload: Vec<u8>,
+    },
+    /// A boot is heard that was fenced.
+    Returned {
+        node: cmand_core::NodeId,
+        incarnation: cmand_core::Incarnation,
+        boot: cmand_core::BootId,
     },
     /// The others went on without this node.
     Expelled,

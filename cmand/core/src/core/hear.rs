@@ -108,6 +108,7 @@ impl Core {
         let proven = self.proves_life(now, &beat);
         if proven {
             self.answer_probes(header.from, &beat, fx);
+            self.note_returned(now, (header.from, header.incarnation), &beat, fx);
         }
         let patience_ms = self.config.interval_ms() * 2;
         let detection_ms = self.config.detection_ms;
@@ -145,6 +146,11 @@ impl Core {
         log(fx, Level::Info, text);
         peer.promote_rival();
         Ok(Some((header.from, Message::Heartbeat(beat))))
+    }
+
+    fn incarnation_of(&self, node: NodeId) -> Option<Incarnation> {
+        let life = self.peers.get(&node)?.life.as_ref()?;
+        Some(life.incarnation)
     }
 
     /// Whether a heartbeat was made after a recent heartbeat of this life of ours.
@@ -220,6 +226,9 @@ impl Core {
         let proven = self.proves_life(now, &beat);
         if proven {
             self.answer_probes(from, &beat, fx);
+            if let Some(incarnation) = self.incarnation_of(from) {
+                self.note_returned(now, (from, incarnation), &beat, fx);
+            }
         }
         let digest = self.digest;
         let (detection_ms, late_ms) = (self.config.detection_ms, self.config.late_ms());

@@ -171,6 +171,8 @@ impl Core {
             Standing::Leaving if idle => self.end_by_leave(fx),
             Standing::Member if idle && waiting == 0 => self.rejoin(now, reason, fx),
             Standing::Member | Standing::Leaving | Standing::Joining => {
+                // A last time: who had this node fenced must hear that it was not.
+                self.send_heartbeats(now, fx);
                 self.all_down(fx);
                 self.standing = Standing::Expelled;
                 let reason = reason.to_owned();

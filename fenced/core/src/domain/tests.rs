@@ -39,6 +39,12 @@ struct Bus {
     limits: Limits,
     /// Who asked for the state anew.
     gave_up: Vec<NodeId>,
+    /// Who said of which node that its boot had not ended.
+    returned: Vec<(NodeId, NodeId)>,
+    /// The method that comes first in the last run.
+    first: u32,
+    /// What runs come to that end well.
+    success: Success,
 }
 
 impl Bus {
@@ -57,6 +63,12 @@ impl Bus {
             clean_start: true,
             limits: LIMITS,
             gave_up: Vec::new(),
+            returned: Vec::new(),
+            first: 0,
+            success: Success {
+                method: 0,
+                is_power: true,
+            },
         }
     }
 
@@ -100,9 +112,14 @@ impl Bus {
         for effect in fx {
             match effect {
                 Effect::Send(message) => self.pending.push_back((node, message)),
+                Effect::Returned { node: other, .. } => self.returned.push((node, other)),
                 Effect::Fence {
-                    node: victim, run, ..
+                    node: victim,
+                    run,
+                    first,
+                    ..
                 } => {
+                    self.first = first;
                     self.runs.insert((node, victim), run);
                     self.fenced.push((node, victim));
                 }
@@ -127,6 +144,14 @@ impl Bus {
     }
 
     fn cluster_view(&mut self, failed: Vec<Member>) {
+        self.view_of(failed, Vec::new());
+    }
+
+    fn view_joined(&mut self, joined: Vec<NodeId>) {
+        self.view_of(Vec::new(), joined);
+    }
+
+    fn view_of(&mut self, failed: Vec<Member>, joined: Vec<NodeId>) {
         self.view += 1;
         let members: Vec<Member> = self.cluster.values().copied().collect();
         let quorate = self.cluster.len() >= 2;
@@ -138,7 +163,7 @@ impl Bus {
             number: self.view,
             tag: 0,
             members,
-            joined: Vec::new(),
+            joined,
             departed: failed.into_iter().map(departed).collect(),
             quorate,
         }));
@@ -219,6 +244,7 @@ impl Bus {
     }
 
     fn agent_run(&mut self, by: NodeId, victim: NodeId, run: u64, success: bool) {
+        let success = success.then_some(self.success);
         self.one(by, |domain, now, fx| {
             domain.handle_agent(now, victim, run, success, 1000, fx)
         });
@@ -586,6 +612,8 @@ fn a_message_about_an_earlier_life_does_not_clear_a_later_one() {
         by: N1,
         at: 1,
         ended: stale.incarnation,
+        boot_id: None,
+        method: None,
     };
     bus.pending.push_back((
         N1,
@@ -645,4 +673,162 @@ fn a_joiner_that_gave_up_asks_anew_and_misses_no_victim() {
     assert_eq!(bus.gave_up, [N2]);
     bus.assert_agreed();
     assert_eq!(bus.victims(N2), [N2, N3]);
+}
+
+impl Bus {
+    /// n2 has failed and an agent said that it was fenced; answers which life of it.
+    fn fenced_life(&mut self) -> Member {
+        let life = self.cluster[&N2];
+        self.kill(2);
+        self.agent(N1, N2, true);
+        self.run();
+        assert_eq!(self.victims(N1), []);
+        life
+    }
+
+    /// cmand of a node hears a life that was fenced.
+    fn hears(&mut self, by: NodeId, life: Member) {
+        let (node, incarnation, boot) = (life.node, life.incarnation, life.boot);
+        self.one(by, |domain, now, fx| {
+            domain.handle_returned(now, node, incarnation, boot, fx)
+        });
+    }
+}
+
+#[test]
+fn a_boot_heard_after_it_was_fenced_is_a_victim_again_and_the_next_method_comes_first() {
+    let mut bus = Bus::three();
+    let life = bus.fenced_life();
+    assert_eq!(bus.first, 0);
+    let ended: Vec<_> = bus.domains[&N3].ended().collect();
+    assert_eq!(ended, [(N2, life.boot)]);
+    // Both hear it, and say so.
+    bus.hears(N1, life);
+    bus.hears(N3, life);
+    assert_eq!(bus.victims(N1), [], "not before all agree");
+    bus.run();
+    bus.assert_agreed();
+    assert_eq!(bus.victims(N1), [N2]);
+    assert_eq!(bus.returned, [(N1, N2), (N3, N2)], "each once");
+    assert_eq!(bus.domains[&N1].ended().count(), 0);
+    assert_eq!((bus.fenced.len(), bus.first), (2, 1));
+    let reason = bus.domains[&N3].victims().next().unwrap().1.reason.clone();
+    assert!(reason.to_string().contains("lied"), "{reason}");
+    bus.success.method = 1;
+    bus.agent(N1, N2, true);
+    bus.run();
+    assert_eq!(bus.victims(N3), []);
+}
+
+#[test]
+fn a_boot_that_always_returns_makes_a_victim_once_in_a_while() {
+    let mut bus = Bus::three();
+    let life = bus.fenced_life();
+    bus.hears(N1, life);
+    bus.run();
+    bus.agent(N1, N2, true);
+    bus.run();
+    bus.advance(RETURN_MS - 1);
+    for node in [N1, N3] {
+        bus.hears(node, life);
+    }
+    assert!(bus.pending.is_empty(), "too early");
+    bus.advance(1);
+    bus.hears(N3, life);
+    bus.run();
+    assert_eq!(bus.victims(N1), [N2]);
+    assert_eq!(bus.fenced.len(), 3);
+}
+
+#[test]
+fn a_boot_that_was_fenced_and_joins_is_a_victim() {
+    let mut bus = Bus::three();
+    let life = bus.fenced_life();
+    let again = Member {
+        incarnation: Incarnation(7777),
+        ..life
+    };
+    bus.cluster.insert(N2, again);
+    bus.view_joined(vec![N2]);
+    bus.assert_agreed();
+    assert_eq!(bus.victims(N1), [N2]);
+    let victim = bus.domains[&N1].victims().next().unwrap().1.clone();
+    assert_eq!(victim.incarnation, Some(again.incarnation));
+}
+
+#[test]
+fn nobody_is_accused_of_what_is_over_or_was_never_ended() {
+    // It is back after a reboot when the word arrives.
+    let mut bus = Bus::three();
+    let life = bus.fenced_life();
+    bus.hears(N1, life);
+    bus.cluster_join(&[2]);
+    bus.run();
+    assert_eq!(bus.victims(N1), []);
+    // Another boot than the fenced one, or none was.
+    let mut bus = Bus::three();
+    let life = bus.cluster[&N2];
+    bus.hears(N1, life);
+    assert!(bus.pending.is_empty());
+    let life = bus.fenced_life();
+    bus.hears(
+        N1,
+        Member {
+            boot: ANOTHER,
+            ..life
+        },
+    );
+    assert!(bus.pending.is_empty());
+    // It was cut off from storage and may go on.
+    let mut bus = Bus::three();
+    bus.success.is_power = false;
+    let life = bus.fenced_life();
+    bus.hears(N1, life);
+    assert!(bus.pending.is_empty());
+    assert_eq!(bus.domains[&N1].ended().count(), 0);
+}
+
+#[test]
+fn an_operator_is_believed_like_an_agent_unless_he_knew_that_it_runs() {
+    for runs in [false, true] {
+        let mut bus = Bus::three();
+        let life = bus.cluster[&N2];
+        if runs {
+            bus.pending.push_back((N1, accuse(2)));
+            bus.run();
+        } else {
+            bus.kill(2);
+        }
+        let acknowledge = Message::Acknowledge {
+            node: N2,
+            at: 1,
+            request: 1,
+        };
+        bus.pending.push_back((N3, acknowledge));
+        bus.run();
+        assert_eq!(bus.victims(N1), []);
+        bus.hears(N1, life);
+        bus.run();
+        let victims: &[NodeId] = if runs { &[] } else { &[N2] };
+        assert_eq!(bus.victims(N1), victims, "runs: {runs}");
+    }
+}
+
+#[test]
+fn who_joins_knows_which_boots_must_not_be_heard() {
+    let mut bus = Bus::new();
+    bus.cluster_join(&[1, 2, 3]);
+    bus.daemon_join(1);
+    bus.run();
+    let life = bus.cluster[&N2];
+    bus.cluster.remove(&N2);
+    bus.cluster_view(vec![life]);
+    bus.agent(N1, N2, true);
+    bus.run();
+    bus.daemon_join(3);
+    bus.run();
+    bus.hears(N3, life);
+    bus.run();
+    bus.assert_agreed();
+    assert_eq!(bus.victims(N1), [N2]);
 }

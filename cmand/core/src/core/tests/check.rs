@@ -82,6 +82,8 @@ pub(super) struct History {
     log: BTreeMap<NodeId, Vec<String>>,
     /// Answers to questions whether a node lives.
     pub(super) probed: Vec<(u64, bool)>,
+    /// Who told of which node that it returned.
+    pub(super) returned: Vec<(NodeId, NodeId)>,
     quorum: usize,
     lives: BTreeMap<Life, Record>,
     present: BTreeMap<NodeId, Incarnation>,
@@ -102,6 +104,7 @@ impl History {
             files_differ: false,
             log: BTreeMap::new(),
             probed: Vec::new(),
+            returned: Vec::new(),
             quorum: count as usize / 2 + 1,
             lives: BTreeMap::new(),
             present: BTreeMap::new(),
@@ -164,6 +167,7 @@ impl History {
             | Effect::Left
             | Effect::Remember { .. } => {}
             Effect::Probed { token, alive } => self.probed.push((token, alive)),
+            Effect::Returned { node: other, .. } => self.returned.push((node, other)),
             Effect::Log { text, .. } => self.log.entry(node).or_default().push(text),
         }
     }

@@ -760,3 +760,88 @@ fn a_node_that_was_not_scheduled_does_not_call_another_one_silent_for_that() {
     cluster.run_until(2000, |cluster| !cluster.history.probed.is_empty());
     assert_eq!(cluster.history.probed, [(7, true)]);
 }
+
+/// All but n3 are told that this boot of it was fenced.
+fn fenced(cluster: &mut Cluster, boot: u8) {
+    let ended = [(NodeId(3), crate::BootId([boot; 16]))];
+    for node in [1, 2] {
+        cluster.with(NodeId(node), |core, now, _| core.watch_ended(now, &ended));
+    }
+}
+
+#[test]
+fn a_boot_that_is_heard_after_it_was_fenced_is_told_of() {
+    // In the last of them it is expelled before it has answered anybody.
+    for seed in (0..30).chain([490]) {
+        let mut cluster = Cluster::new(seed, 3);
+        cluster.faults.delay_ms_max = 20;
+        cluster.start_all();
+        cluster.run_until(3000, Cluster::is_whole).unwrap();
+        cluster.isolate(3);
+        cluster.run(3000);
+        fenced(&mut cluster, 3);
+        cluster.run(3000);
+        assert_eq!(cluster.history.returned, [], "it is silent");
+        // Packets of one direction may come before those of the other.
+        let (there, back) = ((NodeId(1), NodeId(3)), (NodeId(3), NodeId(1)));
+        match seed % 3 {
+            0 => cluster.cut = [there].into(),
+            1 => cluster.cut = [back].into(),
+            _ => cluster.cut.clear(),
+        }
+        cluster.run(seed * 10);
+        cluster.heal();
+        cluster.run(1000);
+        assert_eq!(cluster.history.expelled, [NodeId(3)]);
+        let returned = &cluster.history.returned;
+        let by_any = [1, 2].map(|node| returned.contains(&(NodeId(node), NodeId(3))));
+        assert!(by_any.contains(&true), "seed {seed}");
+    }
+}
+
+#[test]
+fn a_boot_that_goes_on_is_told_of_once_in_a_while() {
+    let mut cluster = whole(3);
+    cluster.nodes.get_mut(&NodeId(3)).unwrap().joins = false;
+    fenced(&mut cluster, 3);
+    cluster.run(super::super::returned::TELL_MS - 1000);
+    // It was fenced again, and that was no better.
+    cluster.with(NodeId(1), |core, now, _| core.watch_ended(now, &[]));
+    fenced(&mut cluster, 3);
+    let told = |cluster: &Cluster| {
+        let of_first = cluster.history.returned.iter();
+        of_first.filter(|(by, _)| *by == NodeId(1)).count()
+    };
+    assert_eq!(told(&cluster), 1);
+    cluster.run(2000);
+    assert_eq!(told(&cluster), 2);
+    // And this time it was.
+    cluster.crash(NodeId(3));
+    cluster.run(super::super::returned::TELL_MS * 2);
+    assert_eq!(told(&cluster), 2);
+}
+
+#[test]
+fn neither_another_boot_nor_a_recording_nor_an_early_answer_accuses() {
+    let mut cluster = whole(3);
+    fenced(&mut cluster, 9);
+    cluster.run(2000);
+    assert_eq!(cluster.history.returned, [], "another boot");
+    cluster.record = true;
+    cluster.run(1000);
+    cluster.record = false;
+    // Its last answers are on the way when it is switched off.
+    cluster.faults.delay_ms_max = 60;
+    cluster.run(500);
+    cluster.crash(NodeId(3));
+    fenced(&mut cluster, 3);
+    let recorded = cluster.recorded.clone();
+    cluster.run(500);
+    for _ in 0..20 {
+        for (from, to, bytes) in &recorded {
+            cluster.inject(*from, *to, bytes.clone());
+        }
+        cluster.run(200);
+    }
+    assert_eq!(cluster.history.returned, []);
+}

@@ -20,7 +20,9 @@ use crate::run;
 use crate::run::Log;
 
 /// Programs we call on the host, and the Debian 12 package that has each.
-const PROGRAMS: [(&str, &str); 5] = [
+const PROGRAMS: [(&str, &str); 6] = [
+    // libFuzzer is C++.
+    ("c++", "g++"),
     ("mmdebstrap", "mmdebstrap"),
     ("newuidmap", "uidmap"),
     ("qemu-system-x86_64", "qemu-system-x86"),

@@ -18,6 +18,7 @@ use clap::Subcommand;
 use crate::paths::Layout;
 
 mod apt;
+mod fuzz;
 mod host;
 mod image;
 mod kernel;
@@ -103,6 +104,17 @@ enum Command {
         /// Arguments of the simulator.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
+    },
+    /// Throw inputs at everything that reads what others say: all targets, or those named.
+    Fuzz {
+        /// Targets (files of tests/fuzz/targets).
+        names: Vec<String>,
+        /// A million inputs each instead of fifty thousand.
+        #[arg(long)]
+        long: bool,
+        /// Plant a mistake in each target, which must be found.
+        #[arg(long)]
+        planted: bool,
     },
     /// Show a cluster of three machines going through a node failure, from nothing.
     Demo {
@@ -195,6 +207,11 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
         Command::Check { quick } => verify::check(&layout, quick),
         Command::Test { quick } => verify::test(&layout, quick),
         Command::Sim { args } => run::become_command("sim", &mut verify::sim(&layout, &args)),
+        Command::Fuzz {
+            names,
+            long,
+            planted,
+        } => verify::fuzz(&layout, &names, long, planted),
         Command::Vm { args } => vm(&layout, &args),
         Command::Bench { args } => bench(&layout, &args),
         Command::Demo { shell } => demo(&layout, shell),

@@ -12,6 +12,7 @@ use anyhow::Context;
 use anyhow::Result;
 use anyhow::bail;
 
+use crate::fuzz;
 use crate::image::cargo;
 use crate::kmod;
 use crate::kmod::Kind;
@@ -125,6 +126,19 @@ pub(crate) fn test(layout: &Layout, quick: bool) -> Result<()> {
             counted(&mut command, tally)
         });
     }
+    report.part("fuzzing", |tally| {
+        for (passed, failed) in [
+            fuzz::run(layout, &[], fuzz::RUNS)?,
+            fuzz::run_planted(layout, &[])?,
+        ] {
+            tally.passed += passed;
+            tally.failed += failed;
+        }
+        if tally.failed > 0 {
+            bail!("{} targets", tally.failed);
+        }
+        Ok(())
+    });
     if quick {
         report.part("module for Debian's kernel", |_| {
             let source = layout.workspace().join("kmod");
@@ -153,6 +167,21 @@ pub(crate) fn test(layout: &Layout, quick: bool) -> Result<()> {
         run::visible("bench", vm(layout).args(["bench", "--quick"]))
     });
     report.close()
+}
+
+/// Fuzzing alone.
+pub(crate) fn fuzz(layout: &Layout, names: &[String], long: bool, planted: bool) -> Result<()> {
+    let runs = if long { fuzz::RUNS_LONG } else { fuzz::RUNS };
+    let (passed, failed) = if planted {
+        fuzz::run_planted(layout, names)?
+    } else {
+        fuzz::run(layout, names, runs)?
+    };
+    println!("{passed} passed, {failed} failed");
+    if failed > 0 {
+        bail!("{failed} targets found something, or not what was planted");
+    }
+    Ok(())
 }
 
 fn prepare(layout: &Layout, report: &mut Report, options: Options) -> Option<Prepared> {

@@ -1,0 +1,6 @@
+// SPDX-License-Identifier: GPL-2.0-only
+//! libFuzzer's entry to `fuzz::metadata`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| fuzz::metadata::run(data));

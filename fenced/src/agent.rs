@@ -12,6 +12,7 @@ use std::time::SystemTime;
 use cluster_rt::client::CallError;
 use cluster_rt::client::ServerFrame;
 use cluster_rt::config::Action;
+use fence_agent::Device;
 use fence_agent::Metadata;
 use fence_agent::Method;
 use fence_agent::Outcome;
@@ -21,8 +22,6 @@ use fenced_core::NodeId;
 use fenced_core::Success;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
-
-use crate::plan::Device;
 
 /// Reports that may wait for the daemon's loop. Agents wait when it is full.
 const REPORTS: usize = 64;

@@ -24,6 +24,8 @@ use cluster_rt::server::Input;
 use cluster_rt::server::Peer;
 use cluster_rt::server::Server;
 use cluster_rt::signals::Signals;
+use fence_agent::Plan;
+use fence_agent::PlanError;
 use fenced_client::Reply;
 use fenced_client::Request;
 use fenced_core::Domain;
@@ -35,8 +37,6 @@ use fenced_core::wire::Message;
 use crate::agent::Agents;
 use crate::agent::Done;
 use crate::agent::Report;
-use crate::plan::Plan;
-use crate::plan::PlanError;
 use crate::report;
 
 /// The group all fence daemons of a cluster join.

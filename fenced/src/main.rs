@@ -5,7 +5,6 @@
 
 mod agent;
 mod daemon;
-mod plan;
 mod report;
 
 use std::path::PathBuf;

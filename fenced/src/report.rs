@@ -35,7 +35,7 @@ pub(crate) fn state(state: &fenced_core::State) -> fenced_client::State {
 }
 
 /// A device before it was asked anything.
-pub(crate) fn device(device: &crate::plan::Device) -> fenced_client::Device {
+pub(crate) fn device(device: &fence_agent::Device) -> fenced_client::Device {
     fenced_client::Device {
         name: device.call.device.clone(),
         agent: device.call.agent.clone(),

@@ -5,7 +5,7 @@
 //! The stock protocol: `name=value` lines on standard input, the action among them, nothing on the
 //! command line; exit status 0 is success, 2 of `status` means off, everything else is failure.
 //! [`run`] is one run of an agent, [`Metadata`] what it knows, [`Method`] the order of the runs
-//! that fence a node.
+//! that fence a node, [`Plan`] what the configuration makes of all of them.
 //!
 //! Rules:
 //! 1. A run ends when the agent's own process does; nothing it has started outlives it.
@@ -19,6 +19,7 @@
 mod group;
 mod metadata;
 mod method;
+mod plan;
 mod run;
 
 pub use metadata::Metadata;
@@ -26,6 +27,9 @@ pub use metadata::MetadataError;
 pub use method::Method;
 pub use method::Progress;
 pub use method::Step;
+pub use plan::Device;
+pub use plan::Plan;
+pub use plan::PlanError;
 pub use run::Call;
 pub use run::Outcome;
 pub use run::find;

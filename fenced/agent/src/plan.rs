@@ -16,10 +16,11 @@ use cluster_rt::config::FenceUse;
 use cluster_rt::config::Node;
 use cluster_rt::config::Options;
 use cluster_rt::config::OptionsError;
-use fence_agent::Call;
-use fence_agent::Metadata;
-use fence_agent::Method;
-use fenced_core::NodeId;
+use cmand_view::NodeId;
+
+use crate::Call;
+use crate::Metadata;
+use crate::Method;
 
 /// Permission bits that let anybody but the owner read a file of secrets.
 const FOR_OTHERS: u32 = 0o077;
@@ -29,60 +30,82 @@ const OPTIONS_LIMIT: u64 = 64 * 1024;
 
 /// What is run against each node.
 #[derive(Debug, Default)]
-pub(crate) struct Plan {
+pub struct Plan {
     /// Methods by node, in their order.
-    pub(crate) methods: BTreeMap<NodeId, Vec<Method>>,
+    pub methods: BTreeMap<NodeId, Vec<Method>>,
     /// Devices in the order of their names: how each is asked whether it answers, and how often.
-    pub(crate) devices: Vec<Device>,
+    pub devices: Vec<Device>,
     /// What agents say of themselves, by name.
-    pub(crate) known: BTreeMap<String, Metadata>,
+    pub known: BTreeMap<String, Metadata>,
     /// What is wrong, one line each.
-    pub(crate) complaints: Vec<String>,
+    pub complaints: Vec<String>,
 }
 
 /// A device and how it is watched.
 #[derive(Debug, Clone)]
-pub(crate) struct Device {
-    pub(crate) call: Call,
+pub struct Device {
+    /// Asks it, with the options of the device alone.
+    pub call: Call,
     /// `None`: never asked.
-    pub(crate) interval: Option<Duration>,
+    pub interval: Option<Duration>,
 }
 
 /// Secret options of a device could not be had.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum PlanError {
+pub enum PlanError {
+    /// A file cannot be read.
     #[error("fence device {device}: reading {path}: {source}")]
     Read {
+        /// The device.
         device: String,
+        /// The file.
         path: PathBuf,
+        /// The system's reason.
         source: std::io::Error,
     },
+    /// Others may read a file.
     #[error(
         "fence device {device}: {path} has mode {mode:04o}, so others may read its secrets; \
          `chmod 0600 {path}`"
     )]
     Open {
+        /// The device.
         device: String,
+        /// The file.
         path: PathBuf,
+        /// Its permission bits.
         mode: u32,
     },
+    /// A file does not hold options.
     #[error("fence device {device}: {path}: {source}")]
     Form {
+        /// The device.
         device: String,
+        /// The file.
         path: PathBuf,
+        /// What is wrong with it.
         source: OptionsError,
     },
+    /// Nobody hands credentials over.
     #[error(
         "fence device {device}: credential {name:?} cannot be had, as the service manager has \
          given none; add LoadCredential={name}:PATH to the service, or use options_file"
     )]
-    NoCredentials { device: String, name: String },
+    NoCredentials {
+        /// The device.
+        device: String,
+        /// The credential.
+        name: String,
+    },
 }
 
 impl Plan {
     /// Reads the secrets that are in files of their own. `credentials`: the directory of those that
     /// the service manager hands over.
-    pub(crate) fn new(config: &Config, credentials: Option<&Path>) -> Result<Self, PlanError> {
+    ///
+    /// # Errors
+    /// [`PlanError`], the first.
+    pub fn new(config: &Config, credentials: Option<&Path>) -> Result<Self, PlanError> {
         let mut options = BTreeMap::new();
         for device in &config.fence_devices {
             options.insert(device.name.as_str(), with_secrets(device, credentials)?);
@@ -126,7 +149,7 @@ impl Plan {
     /// Asks all agents what they know, at the same time, and checks the methods against it. An
     /// agent that is missing or says nothing is a complaint: what it can do shows when it is
     /// needed.
-    pub(crate) async fn ask_agents(&mut self) {
+    pub async fn ask_agents(&mut self) {
         let mut asked: Vec<String> = self
             .devices
             .iter()
@@ -136,7 +159,7 @@ impl Plan {
         asked.dedup();
         let tasks: Vec<_> = asked
             .into_iter()
-            .map(|agent| tokio::spawn(async move { (fence_agent::metadata(&agent).await, agent) }))
+            .map(|agent| tokio::spawn(async move { (crate::metadata(&agent).await, agent) }))
             .collect();
         for task in tasks {
             match task.await {

@@ -453,6 +453,7 @@ mod tests {
         let mut device = Device {
             call: method("m", "false").calls.remove(0).0,
             interval: Some(Duration::from_secs(3600)),
+            line: 0,
         };
         agents.watch(&device);
         let Some(Report::Device {

@@ -604,7 +604,8 @@ impl Daemon {
                 let mut status = report::status(&self.domain, names, &self.last_failure);
                 status.doing.clone_from(&self.doing);
                 status.devices = self.devices.values().cloned().collect();
-                status.complaints.clone_from(&self.settings.plan.complaints);
+                let complaints = self.settings.plan.complaints.iter();
+                status.complaints = complaints.map(ToString::to_string).collect();
                 self.server
                     .reply(client, id, Ok(Reply::Status(Box::new(status))));
                 return Ok(());

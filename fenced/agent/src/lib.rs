@@ -27,6 +27,7 @@ pub use metadata::MetadataError;
 pub use method::Method;
 pub use method::Progress;
 pub use method::Step;
+pub use plan::Complaint;
 pub use plan::Device;
 pub use plan::Plan;
 pub use plan::PlanError;

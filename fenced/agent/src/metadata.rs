@@ -155,6 +155,13 @@ impl Metadata {
         }
     }
 
+    /// The actions that fence a node, of those it knows.
+    pub(crate) fn fencing_actions(&self) -> String {
+        let all = [Action::Reboot, Action::Off];
+        let known = all.into_iter().filter(|action| self.knows(*action));
+        known.map(Action::name).collect::<Vec<_>>().join(" or ")
+    }
+
     /// What is wrong with the options of a call, one line each.
     #[must_use]
     pub fn complaints(&self, options: &Options) -> Vec<String> {
@@ -162,7 +169,9 @@ impl Metadata {
         let mut found = Vec::new();
         for name in &given {
             if !self.parameters.contains_key(name) && !ADDED.contains(&name.as_str()) {
-                found.push(format!("the agent does not know the option {name:?}"));
+                found.push(format!(
+                    "the agent does not know the option {name:?}; take it out, or correct its name"
+                ));
             }
         }
         for (name, parameter) in &self.parameters {
@@ -171,8 +180,12 @@ impl Metadata {
                 || ADDED.contains(&name.as_str())
                 // The node's name stands in for the plug, as every caller has it.
                 || ["plug", "port"].contains(&name.as_str());
-            if parameter.is_required && !parameter.has_default && !is_given {
-                found.push(format!("the agent needs the option {name:?}"));
+            let is_missing = !is_given && !options.is_partial();
+            if parameter.is_required && !parameter.has_default && is_missing {
+                found.push(format!(
+                    "the agent needs the option {name:?}; add it to the device's options or to \
+                     its use"
+                ));
             }
         }
         found

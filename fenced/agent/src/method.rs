@@ -103,9 +103,12 @@ impl Method {
             if let Some(metadata) = known.get(&call.agent)
                 && !metadata.knows(step.action)
             {
+                let (name, action) = (&self.name, step.action);
+                let Call { device, agent, .. } = call;
+                let known = metadata.fencing_actions();
                 found.push(format!(
-                    "method {}: device {}: agent {} does not know the action {}",
-                    self.name, call.device, call.agent, step.action
+                    "method {name}: device {device}: agent {agent} does not know the action \
+                     {action}; set action to one that it knows: {known}"
                 ));
             }
         }
@@ -263,7 +266,10 @@ mod tests {
         let wrong = method(&[("san", Action::Reboot)]).complaints(&known());
         assert_eq!(
             wrong,
-            ["method m: device d0: agent san does not know the action reboot"]
+            [
+                "method m: device d0: agent san does not know the action reboot; \
+             set action to one that it knows: off"
+            ]
         );
         let right = method(&[("san", Action::Off)]);
         assert_eq!(right.complaints(&known()), Vec::<String>::new());

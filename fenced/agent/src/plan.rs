@@ -37,8 +37,38 @@ pub struct Plan {
     pub devices: Vec<Device>,
     /// What agents say of themselves, by name.
     pub known: BTreeMap<String, Metadata>,
-    /// What is wrong, one line each.
-    pub complaints: Vec<String>,
+    /// What is wrong.
+    pub complaints: Vec<Complaint>,
+    /// Where each method begins in the file.
+    lines: BTreeMap<NodeId, Vec<usize>>,
+}
+
+/// Something wrong with how nodes are fenced, and what to do about it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Complaint {
+    /// Line of the configuration file, from 1; 0 if it is about no line.
+    pub line: usize,
+    /// The rest of the sentence.
+    pub message: String,
+}
+
+impl std::fmt::Display for Complaint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { line, message } = self;
+        match line {
+            0 => write!(f, "{message}"),
+            line => write!(f, "line {line}: {message}"),
+        }
+    }
+}
+
+/// Where credentials are that the service manager hands over.
+#[derive(Debug, Clone, Copy)]
+enum Credentials<'a> {
+    /// In this directory, if it hands any over.
+    Here(Option<&'a Path>),
+    /// They are the daemon's, and this is another program.
+    Elsewhere,
 }
 
 /// A device and how it is watched.
@@ -48,6 +78,8 @@ pub struct Device {
     pub call: Call,
     /// `None`: never asked.
     pub interval: Option<Duration>,
+    /// Line of the configuration file where it begins.
+    pub line: usize,
 }
 
 /// Secret options of a device could not be had.
@@ -106,9 +138,36 @@ impl Plan {
     /// # Errors
     /// [`PlanError`], the first.
     pub fn new(config: &Config, credentials: Option<&Path>) -> Result<Self, PlanError> {
-        let mut options = BTreeMap::new();
+        let (plan, errors) = Self::read(config, Credentials::Here(credentials));
+        match errors.into_iter().next() {
+            Some((_, error)) => Err(error),
+            None => Ok(plan),
+        }
+    }
+
+    /// The same for who only checks a configuration: what cannot be read is a complaint, and
+    /// credentials are taken to hold whatever an agent needs.
+    #[must_use]
+    pub fn of_checker(config: &Config) -> Self {
+        let (mut plan, errors) = Self::read(config, Credentials::Elsewhere);
+        let complaints = errors.into_iter().map(|(line, error)| Complaint {
+            line,
+            message: error.to_string(),
+        });
+        plan.complaints = complaints.collect();
+        plan
+    }
+
+    fn read(config: &Config, credentials: Credentials<'_>) -> (Self, Vec<(usize, PlanError)>) {
+        let (mut options, mut errors) = (BTreeMap::new(), Vec::new());
         for device in &config.fence_devices {
-            options.insert(device.name.as_str(), with_secrets(device, credentials)?);
+            let mut all = device.options.clone();
+            if let Err(error) = add_secrets(device, credentials, &mut all) {
+                // What is missing for that is no second mistake.
+                all.set_partial();
+                errors.push((device.line, error));
+            }
+            options.insert(device.name.as_str(), all);
         }
         let call = |used: &FenceUse, node: &Node| {
             let device = config.fence_device(&used.device)?;
@@ -137,13 +196,20 @@ impl Plan {
             Some(Device {
                 call: device_call(device, options),
                 interval: (interval > 0).then(|| Duration::from_secs(interval)),
+                line: device.line,
             })
         });
-        Ok(Self {
+        let lines = |node: &Node| {
+            let lines = node.fence.iter().map(|method| method.line);
+            (NodeId(node.id), lines.collect())
+        };
+        let plan = Self {
             methods: config.nodes.iter().map(methods).collect(),
             devices: devices.collect(),
+            lines: config.nodes.iter().map(lines).collect(),
             ..Self::default()
-        })
+        };
+        (plan, errors)
     }
 
     /// Asks all agents what they know, at the same time, and checks the methods against it. An
@@ -165,37 +231,61 @@ impl Plan {
             match task.await {
                 Ok((Ok(metadata), agent)) => drop(self.known.insert(agent, metadata)),
                 Ok((Err(error), agent)) => {
-                    self.complaints.push(format!("agent {agent}: {error}"));
+                    let of_agent = |device: &&Device| device.call.agent == agent;
+                    let first = self.devices.iter().find(of_agent);
+                    self.complaints.push(Complaint {
+                        line: first.map_or(0, |device| device.line),
+                        message: format!(
+                            "agent {agent}: {error}; install it, or correct agent of the device"
+                        ),
+                    });
                 }
-                Err(error) => self.complaints.push(format!("asking an agent: {error}")),
+                Err(error) => self.complaints.push(Complaint {
+                    line: 0,
+                    message: format!("asking an agent: {error}"),
+                }),
             }
         }
-        for method in self.methods.values().flatten() {
-            for complaint in method.complaints(&self.known) {
-                if !self.complaints.contains(&complaint) {
-                    self.complaints.push(complaint);
-                }
+        for (node, methods) in &self.methods {
+            let lines = self.lines.get(node).map_or(&[][..], Vec::as_slice);
+            for (method, line) in methods.iter().zip(lines) {
+                let complaints = method.complaints(&self.known).into_iter();
+                self.complaints.extend(complaints.map(|message| Complaint {
+                    line: *line,
+                    message,
+                }));
             }
         }
+        self.complaints.sort();
+        self.complaints.dedup();
     }
 }
 
-/// Options of a device, with those in its file and its credential.
-fn with_secrets(device: &FenceDevice, credentials: Option<&Path>) -> Result<Options, PlanError> {
-    let mut options = device.options.clone();
+/// Adds the options of a device that are in its file and its credential.
+fn add_secrets(
+    device: &FenceDevice,
+    credentials: Credentials<'_>,
+    options: &mut Options,
+) -> Result<(), PlanError> {
     if let Some(path) = &device.options_file {
-        add_file(device, path, true, &mut options)?;
+        add_file(device, path, true, options)?;
     }
-    if let Some(name) = &device.credential {
-        let none = || PlanError::NoCredentials {
-            device: device.name.clone(),
-            name: name.clone(),
-        };
-        let path = credentials.ok_or_else(none)?.join(name);
-        // The service manager sees to who may read it.
-        add_file(device, &path, false, &mut options)?;
+    match (&device.credential, credentials) {
+        (None, _) => Ok(()),
+        (Some(_), Credentials::Elsewhere) => {
+            options.set_partial();
+            Ok(())
+        }
+        (Some(name), Credentials::Here(directory)) => {
+            let none = || PlanError::NoCredentials {
+                device: device.name.clone(),
+                name: name.clone(),
+            };
+            let path = directory.ok_or_else(none)?.join(name);
+            // The service manager sees to who may read it.
+            add_file(device, &path, false, options)
+        }
     }
-    Ok(options)
 }
 
 fn add_file(
@@ -323,6 +413,80 @@ mod tests {
         let plan = Plan::new(&config, None).unwrap();
         assert!(!format!("{plan:?}").contains("hunter2"));
         assert!(plan.devices[1].call.options.has_secrets());
+        fs::remove_file(&path).unwrap();
+    }
+
+    /// A program of the system that prints this, whatever it is asked.
+    fn agent(name: &str, metadata: &str) -> PathBuf {
+        let file = format!("fenced-plan-{}-{name}", std::process::id());
+        let path = std::env::temp_dir().join(file);
+        let text = format!("#!/bin/sh\ncat <<'END'\n{metadata}\nEND\n");
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        path
+    }
+
+    #[tokio::test]
+    async fn a_checker_complains_of_each_line_with_a_remedy() {
+        let known = r#"<resource-agent><parameters>
+            <parameter name="plug" required="1"/><parameter name="password" required="1"/>
+            </parameters><actions><action name="off"/></actions></resource-agent>"#;
+        let path = agent("check", known);
+        let text = TEXT
+            .replace("fence_vm", &path.display().to_string())
+            .replace("monitor_s = 60", "options_file = \"/nonexistent/options\"")
+            .replace(
+                "agent = \"fence_san\"",
+                "agent = \"/nonexistent/fence_san\"",
+            );
+        let config = cluster_rt::config::parse(&text).unwrap();
+        let mut plan = Plan::of_checker(&config);
+        plan.ask_agents().await;
+        let complaints: Vec<_> = plan.complaints.iter().map(Complaint::to_string).collect();
+        let [unknown, read, gone] = &complaints[..] else {
+            panic!("{complaints:#?}")
+        };
+        assert!(
+            unknown.starts_with("line 8: method power: device vm: ")
+                && unknown.contains("does not know the option \"monitor\"; take it out"),
+            "{unknown}"
+        );
+        assert!(
+            read.starts_with("line 11: fence device vm: reading /nonexistent/options"),
+            "{read}"
+        );
+        assert!(
+            gone.starts_with("line 17: agent /nonexistent/fence_san: ")
+                && gone.contains("install it"),
+            "{gone}"
+        );
+        fs::remove_file(&path).unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_a_credential_holds_is_not_missed_by_a_checker() {
+        let known = r#"<resource-agent><parameters><parameter name="password" required="1"/>
+            <parameter name="monitor"/><parameter name="plug"/></parameters>
+            <actions><action name="reboot"/><action name="off"/><action name="on"/></actions>
+            </resource-agent>"#;
+        let path = agent("credential", known);
+        let text = TEXT
+            .replace("fence_vm", &path.display().to_string())
+            .replace("fence_san", &path.display().to_string());
+        let config = cluster_rt::config::parse(&text).unwrap();
+        let mut plan = Plan::of_checker(&config);
+        plan.ask_agents().await;
+        assert_eq!(plan.complaints.len(), 2, "{:#?}", plan.complaints);
+        let text = text
+            .replace("monitor_s = 60", "credential = \"pdu\"")
+            .replace(
+                "[[fence_device]]\n        name = \"san\"",
+                "[[fence_device]]\n        name = \"san\"\n        options = { password = \"x\" }",
+            );
+        let config = cluster_rt::config::parse(&text).unwrap();
+        let mut plan = Plan::of_checker(&config);
+        plan.ask_agents().await;
+        assert_eq!(plan.complaints, []);
         fs::remove_file(&path).unwrap();
     }
 

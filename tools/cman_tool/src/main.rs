@@ -4,6 +4,7 @@
 //! Answers go to standard output, everything else to standard error. Exit
 //! status: 0 yes or done, 1 failed, 2 no: this node is not quorate.
 
+mod check;
 mod keygen;
 mod render;
 
@@ -41,7 +42,7 @@ struct Options {
 }
 
 const EXIT_STATUS: &str = "\
-Exit status: 0 yes or done; 1 failed, or the command line is wrong;\n\
+Exit status: 0 yes or done; 1 failed, or the command line or a checked file is wrong;\n\
 2 no: status on a node that is not quorate.";
 
 #[derive(Debug, Subcommand)]
@@ -77,6 +78,15 @@ enum Command {
 enum ConfigCommand {
     /// Found views with the file cmand has read, and act beside nodes with another one
     Accept,
+    /// Check a file as the daemons do when they start, and ask each fence agent what it knows
+    Check {
+        /// The file
+        #[arg(value_name = "FILE", default_value = config::PATH)]
+        file: PathBuf,
+        /// Name of this node in the file, instead of the host name
+        #[arg(long, value_name = "NAME")]
+        node: Option<String>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -145,6 +155,19 @@ fn run(options: &Options) -> anyhow::Result<u8> {
                 return wrong_answer();
             }
         },
+        Command::Config(ConfigCommand::Check { file, node }) => {
+            let checked = check::check(file, node.as_deref())?;
+            if options.json {
+                json(&mut out, &checked)?;
+            } else {
+                check::render(&mut out, &checked)?;
+            }
+            return Ok(if checked.is_good() {
+                exit::OK
+            } else {
+                exit::FAILED
+            });
+        }
         Command::Dump => match ask(options, &Request::Dump)? {
             Reply::Dump(text) => out.write_all(text.as_bytes())?,
             Reply::Done

@@ -48,13 +48,17 @@ pub(crate) fn violations(layout: &Layout) -> Result<Vec<String>> {
     Ok(found)
 }
 
-/// Asks a program for its help, and for that of each of its commands.
+/// Asks a program for its help, and for that of each of its commands and of theirs.
 fn ask(program: &Path) -> Result<Known> {
     let mut known = of_help(&help(program, &[])?);
     for command in known.commands.clone() {
-        known
-            .options
-            .extend(of_help(&help(program, &[&command])?).options);
+        let of_command = of_help(&help(program, &[&command])?);
+        for below in &of_command.commands {
+            let of_below = of_help(&help(program, &[&command, below])?);
+            known.options.extend(of_below.options);
+        }
+        known.options.extend(of_command.options);
+        known.commands.extend(of_command.commands);
     }
     Ok(known)
 }

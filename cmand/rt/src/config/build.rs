@@ -275,11 +275,13 @@ fn methods(
                            have the action reboot or off";
             mistakes.add(&section.at, message);
         }
+        let line = mistakes.line(section.at.start);
         section.finish(mistakes);
         if let Some(name) = name {
             methods.push(FenceMethod {
                 name: name.value,
                 devices,
+                line,
             });
         }
     }
@@ -362,6 +364,7 @@ fn fence_devices(root: &mut Section<'_, '_>, mistakes: &mut Mistakes<'_>) -> Dev
             .table("options", "options = { name = value }", mistakes)
             .map(|mut options| (action(&mut options, mistakes), options.rest(mistakes)))
             .unwrap_or_default();
+        let line = mistakes.line(section.at.start);
         section.finish(mistakes);
         if let (Some(name), Some(agent)) = (name, agent) {
             let device = FenceDevice {
@@ -373,6 +376,7 @@ fn fence_devices(root: &mut Section<'_, '_>, mistakes: &mut Mistakes<'_>) -> Dev
                 options: options(texts, is_secret),
                 options_file,
                 credential,
+                line,
             };
             devices.insert(name.value, (device, is_secret));
         }

@@ -13,6 +13,8 @@ pub struct FenceMethod {
     pub name: String,
     /// Its devices, used in this order.
     pub devices: Vec<FenceUse>,
+    /// Line of the file where it begins.
+    pub line: usize,
 }
 
 /// The use of a fence device against one node.
@@ -45,4 +47,6 @@ pub struct FenceDevice {
     pub options_file: Option<PathBuf>,
     /// Credential of the service manager with more of them, in the same form.
     pub credential: Option<String>,
+    /// Line of the file where it begins.
+    pub line: usize,
 }

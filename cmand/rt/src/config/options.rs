@@ -26,6 +26,8 @@ struct Value {
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Options {
     values: BTreeMap<String, Value>,
+    /// There are more that are not known here.
+    is_partial: bool,
 }
 
 /// A line that is no option.
@@ -67,6 +69,17 @@ impl Options {
         }
     }
 
+    /// There are more that are not known here: none of them is missing.
+    pub fn set_partial(&mut self) {
+        self.is_partial = true;
+    }
+
+    /// See [`Options::set_partial`].
+    #[must_use]
+    pub fn is_partial(&self) -> bool {
+        self.is_partial
+    }
+
     /// Takes an option out.
     pub fn remove(&mut self, name: &str) {
         self.values.remove(name);
@@ -98,9 +111,11 @@ impl Options {
 
     /// Adds all options of `other`; they win.
     pub fn extend(&mut self, other: &Self) {
+        let is_partial = other.is_partial;
         let other = other.values.iter();
         let other = other.map(|(name, value)| (name.clone(), value.clone()));
         self.values.extend(other);
+        self.is_partial |= is_partial;
     }
 
     /// Whether any value is secret.

@@ -33,7 +33,8 @@ impl<'a> Mistakes<'a> {
         }
     }
 
-    fn line(&self, at: usize) -> usize {
+    /// The line at a place in the text, from 1.
+    pub(super) fn line(&self, at: usize) -> usize {
         let before = &self.text.as_bytes()[..at.min(self.text.len())];
         before.iter().filter(|byte| **byte == b'\n').count() + 1
     }

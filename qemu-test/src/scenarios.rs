@@ -16,6 +16,7 @@ mod module_load;
 mod network;
 mod planted;
 mod power;
+mod systemd;
 
 use anyhow::Context;
 use anyhow::Result;
@@ -49,6 +50,7 @@ pub static ALL: &[Scenario] = &[
     daemon_death::INTREE,
     gfs2::OURS,
     gfs2::INTREE,
+    systemd::SCENARIO,
 ];
 
 /// Finds a case by `NAME` (on its cheapest rung) or `NAME@KIND`.

@@ -102,9 +102,8 @@ impl Stack {
         Ok(())
     }
 
-    /// Starts module and daemons on one node that has booted, each when the one before it
-    /// listens.
-    pub async fn start_on(&self, id: u32) -> Result<Daemons> {
+    /// Puts the configuration on a node that has booted, and loads its module.
+    pub async fn prepare(&self, id: u32) -> Result<()> {
         let node = self.cluster.node(id);
         node.write_file("/etc/cluster/cluster.toml", self.config.as_bytes(), 0o644)
             .await?;
@@ -114,6 +113,14 @@ impl Stack {
             .await?;
         let module = self.modules[&id];
         node.sh(&module.load(node.kind())).await?.ok()?;
+        Ok(())
+    }
+
+    /// Starts module and daemons on one node that has booted, each when the one before it
+    /// listens.
+    pub async fn start_on(&self, id: u32) -> Result<Daemons> {
+        let node = self.cluster.node(id);
+        self.prepare(id).await?;
         let cmand = daemon(node, "cmand").await?;
         let fenced = daemon(node, "fenced").await?;
         let dlm_controld = daemon(node, "dlm_controld").await?;
@@ -215,7 +222,12 @@ impl Stack {
         .await
     }
 
-    async fn wait<F>(&self, what: &str, limit: Duration, mut look: impl FnMut() -> F) -> Result<()>
+    pub(crate) async fn wait<F>(
+        &self,
+        what: &str,
+        limit: Duration,
+        mut look: impl FnMut() -> F,
+    ) -> Result<()>
     where
         F: Future<Output = Result<bool>>,
     {

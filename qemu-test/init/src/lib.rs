@@ -11,6 +11,7 @@ pub mod children;
 pub mod cmdline;
 pub mod devices;
 pub mod exec;
+pub mod handover;
 pub mod modules;
 pub mod network;
 pub mod port;

@@ -14,6 +14,7 @@ use guest_init::children::Children;
 use guest_init::cmdline::Cmdline;
 use guest_init::devices;
 use guest_init::devices::complain;
+use guest_init::handover;
 use guest_init::modules;
 use guest_init::network;
 use guest_init::port;
@@ -24,12 +25,21 @@ use guest_init::relay;
 use guest_init::server::Server;
 
 fn main() {
-    let mut complaints = boot::mount_first();
-    complaints.extend(modules::load_list(Path::new("/modules.list")));
+    let mut complaints = Vec::new();
+    if !handover::is_server() {
+        complaints = boot::mount_first();
+        complaints.extend(modules::load_list(Path::new("/modules.list")));
+    }
     let line = fs::read_to_string("/proc/cmdline").unwrap_or_default();
     let line = Cmdline::parse(&line);
-    complaints.extend(set_up(&line));
-    complaints.iter().for_each(|text| complain(text));
+    if !handover::is_server() {
+        complaints.extend(set_up(&line));
+        complaints.iter().for_each(|text| complain(text));
+        if line.has_systemd && complaints.is_empty() {
+            let error = handover::run();
+            complaints.push(format!("going on to systemd: {error}"));
+        }
+    }
 
     let children = Arc::new(Children::default());
     if let Err(error) = serve(&line, complaints, &children) {

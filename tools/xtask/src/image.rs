@@ -35,6 +35,7 @@ pub(crate) const NODE: Recipe<'_> = Recipe {
         "lvm2-lockd",
         "procps",
         "strace",
+        "systemd",
     ],
     finish: "mkdir -p /opt/conclave /etc/cluster /sys/kernel",
 };

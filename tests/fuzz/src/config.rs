@@ -19,10 +19,9 @@ pub fn run(data: &[u8]) {
                 let found = config.node(node.id).expect("a node has its own id");
                 assert_eq!(found.name, node.name, "two nodes with one id");
             }
-            let detection_ms = config.cluster.detection_ms;
             assert!(
-                !crate::is_planted() || detection_ms == 1000 || detection_ms == 2000,
-                "planted: an unusual detection time"
+                !crate::is_planted() || config.cluster.name.len() < 6,
+                "planted: a longer name of the cluster"
             );
         }
         Err(mistakes) => {

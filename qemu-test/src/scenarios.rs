@@ -8,6 +8,7 @@ mod daemon_death;
 mod devices;
 mod fence_agent;
 mod gfs2;
+mod interrupted;
 mod isolation;
 mod load;
 mod lock_client;
@@ -40,6 +41,7 @@ pub static ALL: &[Scenario] = &[
     fence_agent::SCENARIO,
     module_load::SCENARIO,
     daemon_death::OURS,
+    interrupted::SCENARIO,
     devices::SCENARIO,
     bench_module::OURS,
     bench_module::INTREE,

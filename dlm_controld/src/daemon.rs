@@ -467,12 +467,6 @@ impl Daemon {
                 self.step(|core, fx| core.handle_start_failed(now, &lockspace, result, fx))
                     .await
             }
-            Done::NobodyWaited { lockspace } if self.is_in_kernel(&lockspace)? => {
-                // An answer to a task that was killed came first: this one of the same name took
-                // it, or it asked when that one had found nobody.
-                tracing::info!(lockspace, "somebody else of that name had the answer");
-                Ok(())
-            }
             Done::NobodyWaited { lockspace } => {
                 tracing::warn!(lockspace, "nobody waits for the answer any more");
                 self.step(|core, fx| core.handle_abandoned(now, &lockspace, fx))
@@ -480,11 +474,6 @@ impl Daemon {
             }
             Done::Failed { error } => Err(error.into()),
         }
-    }
-
-    fn is_in_kernel(&self, lockspace: &str) -> Result<bool, DaemonError> {
-        let found = self.kernel.lockspaces()?;
-        Ok(found.iter().any(|found| found.name == lockspace))
     }
 
     async fn handle_cmand(&mut self, frame: CmandFrame) -> Result<(), DaemonError> {

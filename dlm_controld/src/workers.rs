@@ -46,7 +46,7 @@ pub(crate) enum Done {
         lockspace: String,
         error: KernelError,
     },
-    /// An answer found nobody waiting.
+    /// An answer found nobody waiting, and the kernel has no such lockspace.
     NobodyWaited {
         lockspace: String,
     },
@@ -182,13 +182,29 @@ fn work(kernel: &dyn Kernel, name: &str, job: Job) -> Option<Done> {
             Ok(()) => Ok(Some(Done::Started { lockspace })),
             Err(error) => Ok(Some(Done::StartFailed { lockspace, error })),
         },
-        Job::Answer(result) => kernel.answer(name, result).map(|answered| match answered {
-            Answered::Taken => None,
-            Answered::NobodyWaits => Some(Done::NobodyWaited { lockspace }),
-        }),
+        Job::Answer(result) => answer(kernel, name, result),
         Job::Forget => kernel.forget(name).map(|()| None),
     };
     done.unwrap_or_else(|error| Some(Done::Failed { error }))
+}
+
+/// Gives an answer. Here and not in the daemon's loop, because a look at the kernel waits for calls
+/// of other lockspaces.
+fn answer(kernel: &dyn Kernel, name: &str, result: i32) -> Result<Option<Done>, KernelError> {
+    if kernel.answer(name, result)? == Answered::Taken {
+        return Ok(None);
+    }
+    if kernel.lockspaces()?.iter().any(|found| found.name == name) {
+        // An answer to a task that was killed came first: this lockspace of the same name took it,
+        // or asked when that one had found nobody.
+        tracing::info!(
+            lockspace = name,
+            "somebody else of that name had the answer"
+        );
+        return Ok(None);
+    }
+    let lockspace = name.to_owned();
+    Ok(Some(Done::NobodyWaited { lockspace }))
 }
 
 #[cfg(test)]

@@ -23,8 +23,8 @@ pub(crate) const RUNS: u64 = 50_000;
 /// The same with `--long`.
 pub(crate) const RUNS_LONG: u64 = 1_000_000;
 
-/// Inputs in which a planted mistake must be found; all are in a tenth of it. Parsers that hash with
-/// chance make runs differ.
+/// Inputs in which a planted mistake must be found; most are in a tenth of it. Readers that hash
+/// with chance make runs differ.
 const RUNS_PLANTED: u64 = 1_000_000;
 
 /// Where the targets are built, apart from everything else: their flags are their own.

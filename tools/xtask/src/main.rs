@@ -19,6 +19,7 @@ use crate::paths::Layout;
 
 mod apt;
 mod fuzz;
+mod hazards;
 mod host;
 mod image;
 mod kernel;

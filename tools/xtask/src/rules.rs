@@ -12,6 +12,7 @@ use std::path::Path;
 use anyhow::Context;
 use anyhow::Result;
 
+use crate::hazards;
 use crate::paths::Layout;
 use crate::run;
 use crate::source::code;
@@ -35,7 +36,7 @@ const UNSAFE_PLACES: [&str; 4] = [
 /// Every violation in the files of the repository.
 pub(crate) fn violations(layout: &Layout) -> Result<Vec<String>> {
     let mut found = Vec::new();
-    let mut module = BTreeMap::new();
+    let mut texts = BTreeMap::new();
     for path in files(layout)? {
         let full = layout.workspace().join(&path);
         let Ok(bytes) = fs::read(&full) else {
@@ -44,12 +45,12 @@ pub(crate) fn violations(layout: &Layout) -> Result<Vec<String>> {
         };
         if let Ok(text) = String::from_utf8(bytes) {
             found.extend(check(&path, &text));
-            if path.starts_with("kmod/") {
-                module.insert(path, text);
-            }
+            texts.insert(path, text);
         }
     }
-    found.extend(storeys::violations(&module));
+    found.extend(hazards::violations(&texts));
+    texts.retain(|path, _| path.starts_with("kmod/"));
+    found.extend(storeys::violations(&texts));
     Ok(found)
 }
 

@@ -169,10 +169,11 @@ impl Waiting {
                 self.held.retain(|held| held.group() != Some(&group));
                 Vec::new()
             }
-            Command::WatchEnded { .. } => {
-                // The last one says all.
+            Command::WatchEnded { .. } | Command::KeepOut { .. } => {
+                // The last one of a kind says all.
+                let kind = std::mem::discriminant(&command);
                 self.held
-                    .retain(|held| !matches!(held, Command::WatchEnded { .. }));
+                    .retain(|held| std::mem::discriminant(held) != kind);
                 self.held.push(command);
                 Vec::new()
             }

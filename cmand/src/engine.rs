@@ -93,6 +93,10 @@ pub(crate) enum Command {
     WatchEnded {
         ended: Vec<(NodeId, BootId)>,
     },
+    /// These nodes are kept out.
+    KeepOut {
+        nodes: Vec<(NodeId, Option<BootId>)>,
+    },
     Status {
         caller: Caller,
         nodes: bool,
@@ -114,6 +118,7 @@ impl Command {
             | Self::Probe { .. }
             | Self::Status { .. }
             | Self::WatchEnded { .. }
+            | Self::KeepOut { .. }
             | Self::Turn => None,
         }
     }
@@ -368,6 +373,10 @@ impl Thread {
             }
             Command::WatchEnded { ended } => {
                 core.watch_ended(now, &ended);
+                (None, Ok(()))
+            }
+            Command::KeepOut { nodes } => {
+                core.keep_out(now, &nodes, &mut fx);
                 (None, Ok(()))
             }
             Command::AcceptConfig { caller } => {

@@ -287,6 +287,13 @@ impl Service<'_> {
                     ended: ended.collect(),
                 })
             }
+            Request::KeepOut { nodes } => {
+                self.reply(caller, Ok(Reply::Done));
+                let nodes = nodes.iter().map(|kept| (kept.node, kept.boot_id));
+                Some(Command::KeepOut {
+                    nodes: nodes.collect(),
+                })
+            }
             Request::AcceptConfig => Some(Command::AcceptConfig { caller }),
             Request::Leave { force } => {
                 self.leave_asked = Some(caller);

@@ -145,8 +145,8 @@ pub(crate) struct Daemon {
     verbose: bool,
     /// What subscribers were told last.
     told: fenced_client::State,
-    /// Boots that cmand was told have ended.
-    ended: Vec<cmand_client::Ended>,
+    /// What cmand was told of boots that have ended, and of nodes that are kept out.
+    told_cmand: Option<(Vec<cmand_client::Ended>, Vec<cmand_client::Kept>)>,
 }
 
 impl Daemon {
@@ -199,7 +199,7 @@ impl Daemon {
             last_failure: String::new(),
             verbose: true,
             told: fenced_client::State::default(),
-            ended: Vec::new(),
+            told_cmand: None,
         })
     }
 
@@ -302,17 +302,30 @@ impl Daemon {
         for effect in effects {
             self.carry_out(effect).await?;
         }
-        self.watch_ended().await
+        self.tell_cmand().await
     }
 
-    /// Tells cmand which boots must not be heard, when they are others than it was told.
-    async fn watch_ended(&mut self) -> Result<(), DaemonError> {
+    /// Tells cmand which boots must not be heard and which nodes must be in no view, when they are
+    /// others than it was told. Until the domain's state is known it goes by what it was told
+    /// before.
+    async fn tell_cmand(&mut self) -> Result<(), DaemonError> {
+        if !self.domain.is_known() {
+            return Ok(());
+        }
         let ended = self.domain.ended();
         let ended = ended.map(|(node, boot_id)| cmand_client::Ended { node, boot_id });
         let ended: Vec<_> = ended.collect();
-        if ended != self.ended {
-            self.ended.clone_from(&ended);
+        let nodes = self.domain.kept_out();
+        let nodes = nodes.map(|(node, boot_id)| cmand_client::Kept { node, boot_id });
+        let nodes: Vec<_> = nodes.collect();
+        let told = self.told_cmand.replace((ended.clone(), nodes.clone()));
+        let (told_ended, told_nodes) = told.unzip();
+        if told_ended.as_ref() != Some(&ended) {
             let request = cmand_client::Request::WatchEnded { ended };
+            self.cmand.0.send(&request).await?;
+        }
+        if told_nodes.as_ref() != Some(&nodes) {
+            let request = cmand_client::Request::KeepOut { nodes };
             self.cmand.0.send(&request).await?;
         }
         Ok(())
@@ -644,6 +657,10 @@ impl Daemon {
                     reason,
                     request,
                 })
+            }
+            Request::Unfence { node } => {
+                let request = self.next_request;
+                report::cut_off(node, &self.domain).map(|node| Message::Unfence { node, request })
             }
             Request::Acknowledge { node, alive } => {
                 let request = self.next_request;

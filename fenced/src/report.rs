@@ -69,6 +69,7 @@ pub(crate) fn status(
             how: record.map(|record| how(record.how)),
             by: record.map_or(0, |record| record.by.0),
             at: record.map_or(0, |record| record.at),
+            cut_off: is_cut_off(node, domain),
         }
     };
     Status {
@@ -102,6 +103,21 @@ pub(crate) fn known(node: NodeId, names: &BTreeMap<NodeId, String>) -> Result<No
         return Ok(node);
     }
     let message = format!("node {node} is not in cluster.toml");
+    Err(Refusal::new(RefusalKind::NotFound, message))
+}
+
+/// Whether a node is kept out until it is unfenced.
+fn is_cut_off(node: NodeId, domain: &Domain) -> bool {
+    domain.kept_out().any(|kept| kept == (node, None))
+}
+
+/// The node, if its storage is off.
+pub(crate) fn cut_off(node: NodeId, domain: &Domain) -> Result<NodeId, Refusal> {
+    if is_cut_off(node, domain) {
+        return Ok(node);
+    }
+    let message =
+        format!("node {node} is not cut off from storage; `fence_tool ls -n` shows who is");
     Err(Refusal::new(RefusalKind::NotFound, message))
 }
 

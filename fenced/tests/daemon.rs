@@ -186,6 +186,7 @@ impl Cmand {
         }));
     }
 
+    /// The next request that says something, but for questions whether a node lives.
     async fn request(&mut self) -> (ClientId, cmand_client::Request) {
         loop {
             match tokio::time::timeout(LIMIT, self.server.next())
@@ -208,9 +209,27 @@ impl Cmand {
                         continue;
                     }
                     self.server.reply(client, id, Ok(cmand_client::Reply::Done));
+                    let says_nothing = match &request {
+                        cmand_client::Request::WatchEnded { ended } => ended.is_empty(),
+                        cmand_client::Request::KeepOut { nodes } => nodes.is_empty(),
+                        _ => false,
+                    };
+                    if says_nothing {
+                        continue;
+                    }
                     return (client, request);
                 }
                 Input::Gone { .. } => {}
+            }
+        }
+    }
+
+    /// Which nodes it is told next to keep out.
+    async fn kept_out(&mut self) -> Vec<(NodeId, Option<BootId>)> {
+        loop {
+            if let (_, cmand_client::Request::KeepOut { nodes }) = self.request().await {
+                let nodes = nodes.iter().map(|kept| (kept.node, kept.boot_id));
+                return nodes.collect();
             }
         }
     }
@@ -738,4 +757,38 @@ async fn a_node_heard_in_the_boot_that_was_fenced_is_fenced_again() {
     assert!(told.contains("the agent or the plug lied"), "{told}");
     cmand.relay().await;
     until(&mut client, &state(2, &[])).await;
+}
+
+#[tokio::test]
+async fn a_node_cut_off_from_storage_is_kept_out_until_an_operator_unfences_it() {
+    let dir = place("fabric");
+    // It knows off and on, and no reboot: it does not touch the power.
+    agent(
+        &dir,
+        "test \"$2\" = metadata && echo '<resource-agent><actions><action name=\"off\"/>\
+         <action name=\"on\"/></actions></resource-agent>'; exit 0",
+    );
+    let mut cmand = Cmand::bind(&dir);
+    // Heard as it is, it was fenced all the same.
+    cmand.lives = 100;
+    let _daemon = fenced(&dir, "n1");
+    cmand.admit().await;
+    let mut client = subscribe(&dir).await;
+    until(&mut client, &state(1, &[])).await;
+    cmand.say(view(2, &[1, 3], &[2]));
+    until(&mut client, &state(2, &[2])).await;
+    let done = cmand.relay().await;
+    assert!(done.contains(r#""cut_off":"fenced""#), "{done}");
+    until(&mut client, &state(2, &[])).await;
+    let (node, boot) = (NodeId(2), member(2).boot);
+    assert_eq!(cmand.kept_out().await, [(node, None)]);
+    assert!(status(&dir).await.contains(r#""cut_off":true"#));
+    let unfence = fenced_client::Request::Unfence { node };
+    client.0.send(&unfence).await.unwrap();
+    cmand.relay().await;
+    assert_eq!(cmand.kept_out().await, [(node, Some(boot))]);
+    assert!(!status(&dir).await.contains(r#""cut_off":true"#));
+    client.0.send(&unfence).await.unwrap();
+    let why = refused(&mut client).await;
+    assert!(why.contains("is not cut off from storage"), "{why}");
 }

@@ -85,6 +85,12 @@ pub enum Request {
         /// All of them.
         ended: Vec<Ended>,
     },
+    /// These nodes are kept out of every view, and no others, until this is said again: they were
+    /// cut off from storage and may go on running.
+    KeepOut {
+        /// All of them.
+        nodes: Vec<Kept>,
+    },
     /// This node's configuration file is the cluster's: found views with it, and go on beside the
     /// nodes with another one that are heard now.
     AcceptConfig,
@@ -111,6 +117,7 @@ impl Request {
             | Self::GroupSend { .. }
             | Self::Probe { .. }
             | Self::WatchEnded { .. }
+            | Self::KeepOut { .. }
             | Self::AcceptConfig
             | Self::Leave { .. } => false,
         }
@@ -124,6 +131,15 @@ pub struct Ended {
     pub node: NodeId,
     /// The boot that has ended.
     pub boot_id: BootId,
+}
+
+/// A node that is kept out of views.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    /// Which node.
+    pub node: NodeId,
+    /// In this boot; none: in any.
+    pub boot_id: Option<BootId>,
 }
 
 /// Answers to requests.

@@ -11,6 +11,7 @@ mod accept;
 mod dropped;
 mod hear;
 mod install;
+mod kept_out;
 mod local;
 mod plan;
 mod probe;
@@ -55,6 +56,7 @@ pub use status::PeerStatus;
 pub use status::Status;
 
 use dropped::Dropped;
+use kept_out::KeptOut;
 use local::LocalGroup;
 use probe::Probe;
 use propose::Proposer;
@@ -176,6 +178,7 @@ pub struct Core {
     /// Questions whether a node lives.
     probes: Vec<Probe>,
     fenced: Fenced,
+    kept_out: KeptOut,
 }
 
 impl Core {
@@ -237,6 +240,7 @@ impl Core {
             dropped: Dropped::default(),
             probes: Vec::new(),
             fenced: Fenced::default(),
+            kept_out: KeptOut::default(),
             config,
         }
     }

@@ -47,7 +47,8 @@
 //! 6. After faults end, all nodes that can hear each other are in one view.
 //! 7. Who is told which boots were fenced hears of one that goes on, and of none
 //!    that does not.
-//! 8. Nothing unauthenticated, foreign, replayed or stale changes any state.
+//! 8. No view is made with a node that one of its other members keeps out.
+//! 9. Nothing unauthenticated, foreign, replayed or stale changes any state.
 
 mod config;
 mod core;

@@ -278,3 +278,20 @@ fn a_boot_that_was_fenced_and_is_heard_is_told_to_who_watches() {
     };
     assert_eq!(told, returned);
 }
+
+#[test]
+fn a_node_that_is_to_be_kept_out_is_a_member_only_when_it_may() {
+    let place = Place::new();
+    let [n1, _n2, _n3] = place.three();
+    let mut fenced = Client::subscribe(&n1, "fenced");
+    let third = fenced.next_view().members[2].node;
+    let (node, boot_id) = (third, None);
+    let kept = cmand_client::Kept { node, boot_id };
+    fenced.ask(&Request::KeepOut { nodes: vec![kept] }).unwrap();
+    let without = fenced.next_view();
+    assert_eq!(without.members.len(), 2);
+    assert!(without.member(third).is_none());
+    // It is there and wants to be in.
+    fenced.ask(&Request::KeepOut { nodes: Vec::new() }).unwrap();
+    assert_eq!(fenced.next_view().joined, [third]);
+}

@@ -54,6 +54,12 @@ pub enum Request {
         /// Why, or no longer.
         reason: Option<String>,
     },
+    /// An operator has switched on the storage of a node that was cut off from it, and has reset
+    /// it: it may be a member again in another boot. Answered once the domain agreed on it.
+    Unfence {
+        /// Which node.
+        node: NodeId,
+    },
     /// An operator has made sure that this victim is off or was reset.
     /// Answered once the domain agreed on it.
     Acknowledge {
@@ -77,6 +83,7 @@ impl Request {
             | Self::Subscribe { .. }
             | Self::Fence { .. }
             | Self::FenceWhenGone { .. }
+            | Self::Unfence { .. }
             | Self::Acknowledge { .. } => false,
         }
     }
@@ -201,6 +208,9 @@ pub struct Node {
     pub by: u32,
     /// When, seconds since the epoch on that node's clock; 0 if never.
     pub at: u64,
+    /// It was cut off from storage, and is kept out of the cluster until it is unfenced.
+    #[serde(default)]
+    pub cut_off: bool,
 }
 
 /// The state of the domain, for `fence_tool ls`.

@@ -24,6 +24,7 @@ use crate::Member;
 use crate::NodeId;
 use crate::View;
 use crate::snapshot::Contents;
+use crate::victim::CutOff;
 use crate::victim::How;
 use crate::victim::Reason;
 use crate::victim::Record;
@@ -182,6 +183,9 @@ enum Change {
         incarnation: Incarnation,
         boot_id: BootId,
     },
+    Unfence {
+        node: NodeId,
+    },
     Acknowledge {
         node: NodeId,
         by: NodeId,
@@ -196,7 +200,7 @@ impl Change {
             Self::View(view) => (view.members.len() + view.departed.len()) * size_of::<Member>(),
             Self::Accuse { reason, .. } => reason.len(),
             Self::Done { victim, .. } => victim.reason.to_string().len(),
-            Self::Returned { .. } | Self::Acknowledge { .. } => 0,
+            Self::Returned { .. } | Self::Unfence { .. } | Self::Acknowledge { .. } => 0,
         };
         size_of::<Self>() + more
     }
@@ -281,7 +285,24 @@ impl Domain {
     pub fn ended(&self) -> impl Iterator<Item = (NodeId, BootId)> {
         let fenced = self.history.iter();
         let fenced = fenced.filter(|(node, _)| !self.victims.contains_key(node));
+        let fenced = fenced.filter(|(_, record)| record.cut_off.is_none());
         fenced.filter_map(|(node, record)| Some((*node, record.boot_id?)))
+    }
+
+    /// Nodes that were cut off from storage and must be in no view: in the boot that was cut off, or
+    /// in any until they are unfenced.
+    pub fn kept_out(&self) -> impl Iterator<Item = (NodeId, Option<BootId>)> {
+        let kept = self.history.iter();
+        kept.filter_map(|(node, record)| match record.cut_off? {
+            CutOff::Fenced => Some((*node, None)),
+            CutOff::Unfenced => Some((*node, Some(record.boot_id?))),
+        })
+    }
+
+    /// Whether the domain's state is known here.
+    #[must_use]
+    pub fn is_known(&self) -> bool {
+        self.transfer.is_known()
     }
 
     /// Nodes of the cluster view.
@@ -477,6 +498,10 @@ impl Domain {
                 };
                 self.hear(now, returned, fx);
             }
+            Message::Unfence { node, request } => {
+                self.hear(now, Change::Unfence { node }, fx);
+                self.answer(from, request, fx);
+            }
             Message::Acknowledge { node, at, request } => {
                 self.hear(now, Change::Acknowledge { node, by: from, at }, fx);
                 self.answer(from, request, fx);
@@ -518,8 +543,9 @@ impl Domain {
                     by: self.config.node,
                     at,
                     ended: victim.incarnation,
-                    boot_id: victim.boot_id.filter(|_| success.is_power),
+                    boot_id: victim.boot_id,
                     method: Some(success.method),
+                    cut_off: (!success.is_power).then_some(CutOff::Fenced),
                 };
                 fx.push(Effect::Send(Message::Done {
                     node,
@@ -697,6 +723,14 @@ impl Domain {
                     self.apply_returned(now, node, incarnation, boot_id, fx);
                 }
             }
+            Change::Unfence { node } => {
+                if let Some(record) = self.history.get_mut(&node)
+                    && record.cut_off.is_some()
+                {
+                    record.cut_off = Some(CutOff::Unfenced);
+                    fx.push(Effect::Changed);
+                }
+            }
             Change::Acknowledge { node, by, at } => {
                 // An operator who knows that it runs is not to be told so.
                 let runs = self.member(node).is_some();
@@ -708,6 +742,7 @@ impl Domain {
                         ended: victim.incarnation,
                         boot_id: victim.boot_id.filter(|_| !runs),
                         method: None,
+                        cut_off: None,
                     };
                     self.clear(node, record, fx);
                 }
@@ -772,6 +807,7 @@ impl Domain {
                     ended,
                     boot_id: None,
                     method: None,
+                    cut_off: None,
                 };
                 self.clear(member.node, record, fx);
             }
@@ -800,7 +836,11 @@ impl Domain {
         fx.push(Effect::Changed);
     }
 
-    fn clear(&mut self, node: NodeId, record: Record, fx: &mut Vec<Effect>) {
+    fn clear(&mut self, node: NodeId, mut record: Record, fx: &mut Vec<Effect>) {
+        // Whatever else is done to it: its storage is off until somebody switches it on.
+        let before = self.history.get(&node).and_then(|record| record.cut_off);
+        let before = before.filter(|cut_off| *cut_off == CutOff::Fenced);
+        record.cut_off = record.cut_off.or(before);
         self.victims.remove(&node);
         self.not_before.remove(&node);
         self.attempts.remove(&node);

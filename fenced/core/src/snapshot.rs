@@ -83,6 +83,7 @@ mod tests {
     use crate::Incarnation;
     use crate::domain::LIMITS;
     use crate::domain::REASON_LIMIT;
+    use crate::victim::CutOff;
     use crate::victim::How;
     use crate::wire::Message;
     use group_transfer::Mark;
@@ -106,6 +107,7 @@ mod tests {
             ended: Some(Incarnation(u64::MAX)),
             boot_id: Some(BootId([0xff; 16])),
             method: Some(u32::MAX),
+            cut_off: Some(CutOff::Unfenced),
         }
     }
 

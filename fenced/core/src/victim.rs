@@ -84,13 +84,27 @@ pub struct Record {
     /// The life that was ended; none if it was never seen.
     pub ended: Option<Incarnation>,
     /// The boot that must not be heard any more; none where none was seen, or where it may go on:
-    /// it is back after a reboot, was cut off from storage only, or an operator knew that it runs.
+    /// it is back after a reboot, or an operator knew that it runs. One that was cut off from storage
+    /// may be heard, and is kept out of views.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boot_id: Option<BootId>,
     /// Which of the node's methods it was, in their order in the configuration; none if it was no
     /// agent's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub method: Option<u32>,
+    /// It was cut off from storage, and its power was not touched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cut_off: Option<CutOff>,
+}
+
+/// What a node that was cut off still needs to be a member again, beside another boot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CutOff {
+    /// Its storage is to be switched on again.
+    Fenced,
+    /// Nothing.
+    Unfenced,
 }
 
 /// What a run of agents came to that ended well.

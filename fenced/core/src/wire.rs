@@ -8,7 +8,7 @@
 //! Daemons of version 1 that know neither [`Message::Part`] nor [`Message::Ask`]
 //! drop those: such a daemon does not come to know a state that needs several
 //! messages, and never takes a part of it for the whole. One that does not know
-//! [`Message::Returned`] believes agents as it did before.
+//! [`Message::Returned`] or [`Message::Unfence`] believes agents as it did before.
 
 use group_transfer::Mark;
 use group_transfer::Part;
@@ -76,6 +76,13 @@ pub enum Message {
         incarnation: Incarnation,
         /// The boot.
         boot_id: BootId,
+    },
+    /// An operator says that the storage of a node is switched on again.
+    Unfence {
+        /// Which node.
+        node: NodeId,
+        /// Number by which the sender knows its request.
+        request: u64,
     },
     /// An operator says that this victim is off or was reset.
     Acknowledge {
@@ -170,6 +177,7 @@ impl Message {
             | Self::Done { .. }
             | Self::Accuse { .. }
             | Self::Returned { .. }
+            | Self::Unfence { .. }
             | Self::Acknowledge { .. } => None,
         }
     }
@@ -207,6 +215,7 @@ impl Message {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::victim::CutOff;
     use crate::victim::How;
     use crate::victim::Reason;
 
@@ -229,6 +238,7 @@ mod tests {
             ended: Some(Incarnation(7)),
             boot_id: None,
             method: None,
+            cut_off: None,
         }
     }
 
@@ -238,10 +248,11 @@ mod tests {
         let more = Record {
             boot_id: Some(BOOT),
             method: Some(1),
+            cut_off: Some(CutOff::Fenced),
             ..record()
         };
         let json = serde_json::to_string(&more).unwrap();
-        let golden = r#"{"how":"agent","by":1,"at":1800000000,"ended":7,"boot_id":"abababab-abab-abab-abab-abababababab","method":1}"#;
+        let golden = r#"{"how":"agent","by":1,"at":1800000000,"ended":7,"boot_id":"abababab-abab-abab-abab-abababababab","method":1,"cut_off":"fenced"}"#;
         assert_eq!(json, golden);
         assert_eq!(serde_json::from_str::<Record>(golden).unwrap(), more);
     }
@@ -304,6 +315,13 @@ mod tests {
                 ),
             ),
             (Message::Ask {}, r#"{"ask":{}}"#.into()),
+            (
+                Message::Unfence {
+                    node: n,
+                    request: 9,
+                },
+                r#"{"unfence":{"node":2,"request":9}}"#.into(),
+            ),
             (
                 Message::Returned {
                     node: n,

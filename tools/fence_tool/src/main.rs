@@ -51,6 +51,15 @@ enum Command {
     },
     /// Print the daemon's debug log
     Dump,
+    /// Declare that a node cut off from storage was reset and its storage is switched on again
+    Unfence {
+        /// Id of the node
+        #[arg(value_name = "NODEID", value_parser = clap::value_parser!(u32).range(1..))]
+        node: u32,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
     /// Declare that a victim is off or was reset, so that recovery goes on
     Ack {
         /// Id of the victim
@@ -88,6 +97,13 @@ fn run(options: &Options) -> anyhow::Result<()> {
             Reply::Dump(text) => out.write_all(text.as_bytes())?,
             Reply::Done | Reply::Status(_) => bail!("fenced answered something else"),
         },
+        Command::Unfence { node, yes } => {
+            if !yes && !unfenced(node)? {
+                bail!("nothing was done");
+            }
+            let node = NodeId(node);
+            ask(options, &Request::Unfence { node })?;
+        }
         Command::Ack { node, yes } => {
             let status = status(options)?;
             let mut nodes = status.nodes.iter();
@@ -137,6 +153,24 @@ fn named_alive(node: u32, name: &str) -> anyhow::Result<String> {
     Ok(name.to_owned())
 }
 
+/// Asks the operator to type the word, for a node whose storage is on again.
+fn unfenced(node: u32) -> anyhow::Result<bool> {
+    eprint!(
+        "Node {node} was cut off from storage, and others were given what it held.\n\
+         If it was not reset since and its storage is switched on, it goes on writing there and\n\
+         destroys it. If you have made sure that node {node} was reset, and after that have\n\
+         switched its storage on again, type \"{CONFIRMATION}\": "
+    );
+    said()
+}
+
+/// Whether the operator types the word.
+fn said() -> anyhow::Result<bool> {
+    let mut line = String::new();
+    std::io::stdin().lock().read_line(&mut line)?;
+    Ok(line.trim() == CONFIRMATION)
+}
+
 /// Asks the operator to type the word.
 fn confirmed(node: u32) -> anyhow::Result<bool> {
     eprint!(
@@ -145,7 +179,5 @@ fn confirmed(node: u32) -> anyhow::Result<bool> {
          This cannot be undone. If you have made sure that node {node} is off or was reset,\n\
          type \"{CONFIRMATION}\": "
     );
-    let mut line = String::new();
-    std::io::stdin().lock().read_line(&mut line)?;
-    Ok(line.trim() == CONFIRMATION)
+    said()
 }

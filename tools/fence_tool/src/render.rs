@@ -50,6 +50,9 @@ pub(crate) fn ls(out: &mut impl Write, status: &Status, nodes: bool) -> std::io:
             if !node.reason.is_empty() {
                 write!(out, " reason {}", node.reason)?;
             }
+            if node.cut_off {
+                write!(out, " cut off from storage, kept out until unfenced")?;
+            }
             writeln!(out)?;
         }
         writeln!(out)?;
@@ -91,6 +94,7 @@ mod tests {
             how: None,
             by: 0,
             at: 0,
+            cut_off: false,
         }
     }
 
@@ -137,6 +141,8 @@ mod tests {
             rendered(&status(), false),
             include_str!("../fixtures/ls.txt")
         );
+        let mut apart = node(4, false, false);
+        (apart.how, apart.by, apart.cut_off) = (Some(How::Agent), 1, true);
         let failed = Status {
             last_failure: "n2: device vm: no answer".into(),
             doing: String::new(),
@@ -145,6 +151,7 @@ mod tests {
                 failure: "exit status: 1".into(),
                 ..device("pdu", 60, false)
             }],
+            nodes: status().nodes.into_iter().chain([apart]).collect(),
             ..status()
         };
         assert_eq!(

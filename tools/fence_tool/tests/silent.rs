@@ -13,7 +13,12 @@ fn a_daemon_that_is_silent_is_named_in_time() {
     std::fs::create_dir_all(&directory).unwrap();
     let socket = directory.join("fenced.sock");
     let _silent = UnixListener::bind(&socket).unwrap();
-    for command in [&["ls"][..], &["dump"], &["ack", "3", "--yes"]] {
+    for command in [
+        &["ls"][..],
+        &["dump"],
+        &["ack", "3", "--yes"],
+        &["unfence", "3", "--yes"],
+    ] {
         let begun = Instant::now();
         let output = Command::new(env!("CARGO_BIN_EXE_fence_tool"))
             .args(command)

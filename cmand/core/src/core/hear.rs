@@ -270,8 +270,10 @@ impl Core {
                 .is_some_and(|since| Instant(beat.echo.1) >= since);
         }
         let before = life.beat.replace(beat.clone());
+        let boot = beat.boot;
         let same = before.is_some_and(|before| before.calls_for_the_same(&beat));
         self.changed |= !same || !peer.was_heard || silent_ms >= late_ms;
+        self.log_kept_out(from, boot, fx);
         self.agree(from, address);
         if beat.view.is_some() && beat.view == self.view_id() {
             self.note_stopped(from, beat.stopped);
@@ -305,6 +307,7 @@ impl Core {
             .peers
             .iter()
             .filter(|(_, peer)| peer.heard(now, detection_ms).is_some())
+            .filter(|(node, peer)| !self.is_kept_out(**node, peer))
             .map(|(node, _)| *node)
             .collect();
         let order = self.view.as_ref().map(|installed| &installed.order);

@@ -63,6 +63,9 @@ impl Core {
             let Some((life, beat)) = peer.heard(now, self.config.detection_ms) else {
                 continue;
             };
+            if self.is_kept_out(*node, peer) {
+                continue;
+            }
             mine.insert(*node);
             if self.avoided.get(node).is_some_and(|until| now < *until) {
                 continue;

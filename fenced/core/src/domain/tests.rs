@@ -614,6 +614,7 @@ fn a_message_about_an_earlier_life_does_not_clear_a_later_one() {
         ended: stale.incarnation,
         boot_id: None,
         method: None,
+        cut_off: None,
     };
     bus.pending.push_back((
         N1,
@@ -831,4 +832,56 @@ fn who_joins_knows_which_boots_must_not_be_heard() {
     bus.run();
     bus.assert_agreed();
     assert_eq!(bus.victims(N1), [N2]);
+}
+
+#[test]
+fn a_node_cut_off_from_storage_is_kept_out_until_it_is_unfenced_and_has_another_boot() {
+    let mut bus = Bus::three();
+    bus.success.is_power = false;
+    let life = bus.fenced_life();
+    let kept = |bus: &Bus, node| bus.domains[&node].kept_out().collect::<Vec<_>>();
+    assert_eq!(kept(&bus, N3), [(N2, None)]);
+    let unfence = Message::Unfence {
+        node: N2,
+        request: 1,
+    };
+    bus.pending.push_back((N3, unfence.clone()));
+    bus.run();
+    assert_eq!(kept(&bus, N1), [(N2, Some(life.boot))]);
+    assert_eq!(kept(&bus, N3), [(N2, Some(life.boot))]);
+    // A power action later does not switch its storage on.
+    bus.cluster_join(&[2]);
+    let life = bus.fenced_life();
+    assert_eq!(kept(&bus, N1), [(N2, None)]);
+    bus.success.is_power = true;
+    bus.pending.push_back((N1, accuse(2)));
+    bus.run();
+    bus.agent(N1, N2, true);
+    bus.run();
+    assert_eq!(bus.victims(N1), []);
+    assert_eq!(kept(&bus, N1), [(N2, None)], "{life:?}");
+    // Of a node that was not cut off nothing is switched on.
+    let mut bus = Bus::three();
+    bus.fenced_life();
+    bus.pending.push_back((N1, unfence));
+    bus.run();
+    assert_eq!(kept(&bus, N1), []);
+}
+
+#[test]
+fn who_joins_knows_whom_to_keep_out() {
+    let mut bus = Bus::new();
+    bus.success.is_power = false;
+    bus.cluster_join(&[1, 2, 3]);
+    bus.daemon_join(1);
+    bus.run();
+    let life = bus.cluster.remove(&N2).unwrap();
+    bus.cluster_view(vec![life]);
+    bus.agent(N1, N2, true);
+    bus.run();
+    bus.daemon_join(3);
+    assert_eq!(bus.domains[&N3].kept_out().count(), 0, "not known yet");
+    bus.run();
+    let kept: Vec<_> = bus.domains[&N3].kept_out().collect();
+    assert_eq!(kept, [(N2, None)]);
 }

@@ -845,3 +845,71 @@ fn neither_another_boot_nor_a_recording_nor_an_early_answer_accuses() {
     }
     assert_eq!(cluster.history.returned, []);
 }
+
+/// These nodes are told to keep n3 out, in this boot or in any.
+fn keep_out(cluster: &mut Cluster, nodes: &[u32], boot: Option<u8>) {
+    let kept = [(NodeId(3), boot.map(|boot| crate::BootId([boot; 16])))];
+    for node in nodes {
+        cluster.with(NodeId(*node), |core, now, fx| core.keep_out(now, &kept, fx));
+    }
+}
+
+fn members(cluster: &Cluster) -> Vec<u32> {
+    let view = cluster.history.last_view(1);
+    view.members.iter().map(|member| member.node.0).collect()
+}
+
+#[test]
+fn who_is_kept_out_stays_out_until_it_may_and_has_another_boot() {
+    // One of the two is enough: it may be the other who proposes.
+    for knowing in [&[1, 2][..], &[1], &[2]] {
+        let mut cluster = whole(3);
+        cluster.crash(NodeId(3));
+        cluster.run(2000);
+        keep_out(&mut cluster, knowing, None);
+        for boot in [3, 9] {
+            let mut config = cluster.config(NodeId(3));
+            config.boot = crate::BootId([boot; 16]);
+            cluster.start_with(NodeId(3), config);
+            cluster.run(5000);
+            assert_eq!(members(&cluster), [1, 2], "{knowing:?} boot {boot}");
+            assert!(cluster.core(1).is_quorate(cluster.now));
+            assert!(cluster.core(2).is_quorate(cluster.now));
+            cluster.crash(NodeId(3));
+        }
+        // It may come back, but not in the boot that was cut off.
+        keep_out(&mut cluster, knowing, Some(3));
+        cluster.start(NodeId(3));
+        cluster.run(5000);
+        assert_eq!(members(&cluster), [1, 2], "{knowing:?}");
+        cluster.crash(NodeId(3));
+        let mut config = cluster.config(NodeId(3));
+        config.boot = crate::BootId([9; 16]);
+        cluster.start_with(NodeId(3), config);
+        cluster.run(5000);
+        assert_eq!(members(&cluster), [1, 2, 3], "{knowing:?}");
+    }
+}
+
+#[test]
+fn a_member_that_is_kept_out_is_one_no_longer() {
+    for kept in [3, 1] {
+        let mut cluster = whole(3);
+        let others: Vec<u32> = (1..=3).filter(|node| *node != kept).collect();
+        let boot = Some(crate::BootId([kept as u8; 16]));
+        for node in &others {
+            cluster.with(NodeId(*node), |core, now, fx| {
+                core.keep_out(now, &[(NodeId(kept), boot)], fx);
+            });
+        }
+        cluster.run(3000);
+        let view = cluster.history.last_view(2);
+        let members: Vec<u32> = view.members.iter().map(|member| member.node.0).collect();
+        assert_eq!(members, others);
+        assert_eq!(view.number, 2, "in one step");
+        assert_eq!(cluster.history.expelled, [NodeId(kept)]);
+        let told = cluster.history.logged(2);
+        let lines = told.iter().filter(|line| line.contains("node kept out"));
+        assert_eq!(lines.count(), 1, "{told:?}");
+    }
+}

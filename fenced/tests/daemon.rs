@@ -209,12 +209,11 @@ impl Cmand {
                         continue;
                     }
                     self.server.reply(client, id, Ok(cmand_client::Reply::Done));
-                    let says_nothing = match &request {
-                        cmand_client::Request::WatchEnded { ended } => ended.is_empty(),
-                        cmand_client::Request::KeepOut { nodes } => nodes.is_empty(),
-                        _ => false,
-                    };
-                    if says_nothing {
+                    let nobody_ended = matches!(&request,
+                        cmand_client::Request::WatchEnded { ended } if ended.is_empty());
+                    let nobody_kept = matches!(&request,
+                        cmand_client::Request::KeepOut { nodes } if nodes.is_empty());
+                    if nobody_ended || nobody_kept {
                         continue;
                     }
                     return (client, request);

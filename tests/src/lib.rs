@@ -40,6 +40,8 @@ pub enum Mistake {
     SnapshotShort,
     /// Fence daemons are not told that a boot is heard that was fenced.
     ReturnIgnored,
+    /// cmand keeps nobody out that was cut off from storage.
+    KeptIn,
 }
 
 impl Mistake {
@@ -55,6 +57,7 @@ impl Mistake {
             ("agent-lies", Self::AgentLies),
             ("snapshot-short", Self::SnapshotShort),
             ("return-ignored", Self::ReturnIgnored),
+            ("kept-in", Self::KeptIn),
         ];
         locking.chain(around).collect()
     }

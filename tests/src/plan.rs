@@ -40,6 +40,9 @@ pub struct Plan {
     pub agent_ms: u64,
     /// Fence agents that fail, percent.
     pub agent_fails_percent: u64,
+    /// Fence agents that cut a node off from storage and leave it its power, percent of those
+    /// against a node that holds nothing.
+    pub cut_off_percent: u64,
     /// What a fence daemon keeps while the domain's state is on its way.
     pub fence_limits: Limits,
     /// Fence agents that say they have done what they have not, percent of those against a node
@@ -92,6 +95,7 @@ impl Plan {
             agent_ms: random.pick(&[10, 300, 15_000]).unwrap_or(10),
             agent_fails_percent: random.pick(&[0, 30]).unwrap_or(0),
             agent_lies_percent: random.pick(&[0, 50]).unwrap_or(0),
+            cut_off_percent: random.pick(&[0, 50]).unwrap_or(0),
             fence_limits: Limits {
                 heard: random.pick(&[LIMITS.heard, 0]).unwrap_or(0),
                 ..LIMITS

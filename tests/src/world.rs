@@ -80,8 +80,10 @@ enum Event {
         process: u64,
         victim: u32,
         run: u64,
-        success: bool,
+        success: Option<fenced_core::Success>,
     },
+    /// An operator switches the storage of a machine on that was cut off.
+    Unfence { node: u32 },
     /// Something in a dlm_controld is due.
     DaemonTimer { node: u32, process: u64 },
     /// The lock daemon hears of its kernel.
@@ -345,6 +347,7 @@ impl World {
             | Event::Client { node, .. }
             | Event::Mount { node, .. } => *node,
             Event::Operator { .. }
+            | Event::Unfence { .. }
             | Event::Correct { .. }
             | Event::Boot { .. }
             | Event::Mend
@@ -408,6 +411,7 @@ impl World {
                 }
                 Ok(())
             }
+            Event::Unfence { node } => self.unfence(node),
             Event::FenceTimer { node, process } => self.fence_timer(node, process),
             Event::Agent { node, life, victim } => {
                 self.agent_acts(node, life, victim);

@@ -27,6 +27,7 @@
 //! | file-forgotten | a node alone in its file founds a cluster beside the other |
 //! | agent-lies | the same as fencing-ignored, for all daemons believe it |
 //! | return-ignored | a node that an agent lied about runs on: the cluster never comes to rest |
+//! | kept-in | a view is made with a node that was cut off from storage |
 //! | snapshot-short | the same, for who joins does not know whom to wait for |
 
 use sim::{Mistake, run};

@@ -289,8 +289,8 @@ impl Domain {
         fenced.filter_map(|(node, record)| Some((*node, record.boot_id?)))
     }
 
-    /// Nodes that were cut off from storage and must be in no view: in the boot that was cut off, or
-    /// in any until they are unfenced.
+    /// Nodes that were cut off from storage and must be in no view: in the boot that was cut off,
+    /// or in any until they are unfenced.
     pub fn kept_out(&self) -> impl Iterator<Item = (NodeId, Option<BootId>)> {
         let kept = self.history.iter();
         kept.filter_map(|(node, record)| match record.cut_off? {

@@ -84,8 +84,8 @@ pub struct Record {
     /// The life that was ended; none if it was never seen.
     pub ended: Option<Incarnation>,
     /// The boot that must not be heard any more; none where none was seen, or where it may go on:
-    /// it is back after a reboot, or an operator knew that it runs. One that was cut off from storage
-    /// may be heard, and is kept out of views.
+    /// it is back after a reboot, or an operator knew that it runs. One that was cut off from
+    /// storage may be heard, and is kept out of views.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub boot_id: Option<BootId>,
     /// Which of the node's methods it was, in their order in the configuration; none if it was no

@@ -2,6 +2,7 @@
 //! fenced on each machine: its core, its agents, and those who watch its state.
 
 use dlm_controld_core::FenceState;
+use fenced_core::victim::CutOff;
 use fenced_core::wire::Message;
 use fenced_core::{BootId, Config, Domain, Effect, Instant, NodeId, Success};
 
@@ -17,6 +18,9 @@ pub(super) const GROUP: &str = "fence:default";
 /// How long a fence agent takes at most, ms.
 const AGENT_MS: u64 = 3_000;
 
+/// After which time an operator looks after a machine that was cut off from storage, ms.
+const UNFENCE_MS: u64 = 12_000;
+
 /// How long a domain waits for nodes that were never seen, ms.
 const POST_JOIN_MS: u64 = 6_000;
 
@@ -31,6 +35,8 @@ pub(super) struct Fenced {
     told: FenceState,
     /// Boots that cmand was told have ended.
     ended: Vec<(NodeId, BootId)>,
+    /// Whom cmand was told to keep out, once the state was known.
+    kept_out: Option<Vec<(NodeId, Option<BootId>)>>,
     next_request: u64,
     timer_ms: Option<u64>,
 }
@@ -45,6 +51,7 @@ impl Fenced {
             needed: Vec::new(),
             told: FenceState::default(),
             ended: Vec::new(),
+            kept_out: None,
             next_request: 1,
             timer_ms: None,
         }
@@ -95,6 +102,10 @@ impl World {
                     trace!(self, "node {node} fenced: {other} is cleared: {record:?}");
                     let machine = self.machine(other.0);
                     let boot = super::membership::boot(other.0, machine.life);
+                    if record.cut_off == Some(CutOff::Fenced) {
+                        self.after(UNFENCE_MS, Event::Unfence { node: other.0 });
+                        continue;
+                    }
                     if machine.lie == Lie::Told && record.boot_id == Some(boot) {
                         machine.lie = Lie::Believed;
                     }
@@ -111,7 +122,7 @@ impl World {
                 Effect::Unsent(large) => return broken(format!("node {node}: {large}")),
             }
         }
-        self.watch_ended(node);
+        self.tell_cmand_of_fenced(node);
         self.set_fence_timer(node);
         Ok(())
     }
@@ -133,7 +144,7 @@ impl World {
         }
     }
 
-    fn watch_ended(&mut self, node: u32) {
+    fn tell_cmand_of_fenced(&mut self, node: u32) {
         let Some(fenced) = &mut self.machine(node).fenced else {
             return;
         };
@@ -143,6 +154,49 @@ impl World {
             let (own, cmand) = ((Who::Fenced, fenced.process), fenced.cmand);
             self.say_to(node, own, cmand, Line::Ask(Ask::WatchEnded(ended)));
         }
+        let Some(fenced) = &mut self.machine(node).fenced else {
+            return;
+        };
+        let kept: Vec<_> = fenced.domain.kept_out().collect();
+        if fenced.domain.is_known() && fenced.kept_out.as_ref() != Some(&kept) {
+            fenced.kept_out = Some(kept.clone());
+            let (own, cmand) = ((Who::Fenced, fenced.process), fenced.cmand);
+            self.say_to(node, own, cmand, Line::Ask(Ask::KeepOut(kept)));
+        }
+    }
+
+    /// An operator resets a machine that was cut off from storage, switches its storage on, and
+    /// says so; again until a fence daemon has heard it.
+    pub(super) fn unfence(&mut self, node: u32) -> Result<(), Violation> {
+        let boot = super::membership::boot(node, self.machine(node).life);
+        let knows = |fenced: &&Fenced| {
+            let mut kept = fenced.domain.kept_out();
+            kept.any(|kept| kept == (NodeId(node), None))
+        };
+        let machines = self.machines.iter();
+        let mut knowing = machines.filter_map(|(id, machine)| {
+            let fenced = machine.fenced.as_ref().filter(knows)?;
+            let mut history = fenced.domain.history();
+            let record = history.find(|(other, _)| other.0 == node)?.1;
+            Some((*id, record.boot_id == Some(boot)))
+        });
+        let Some((speaker, is_same)) = knowing.next() else {
+            return Ok(());
+        };
+        if is_same && self.machine(node).up {
+            trace!(self, "node {node} was cut off and is reset by its operator");
+            self.power_off(node);
+            self.after(1_000, Event::Boot { node });
+        }
+        self.send_fenced(
+            speaker,
+            &Message::Unfence {
+                node: NodeId(node),
+                request: 0,
+            },
+        )?;
+        self.after(UNFENCE_MS, Event::Unfence { node });
+        Ok(())
     }
 
     fn set_fence_timer(&mut self, node: u32) {
@@ -336,8 +390,11 @@ impl World {
             "node {node}: an agent runs against node {victim}, fails: {fails}"
         );
         let life = self.machine(node).life;
-        let lies = !fails && self.lies_about(victim);
-        if lies {
+        let lies = !fails && self.lies_about(node, victim);
+        let cuts_off = !fails && !lies && self.cuts_off(node, victim);
+        if cuts_off {
+            trace!(self, "node {node}: the agent cuts off node {victim}");
+        } else if lies {
             trace!(self, "node {node}: the agent lies about node {victim}");
             self.machine(victim).lie = Lie::Told;
         } else if !fails && self.mistake != Some(Mistake::AgentLies) {
@@ -350,18 +407,46 @@ impl World {
                 process,
                 victim,
                 run,
-                success: !fails,
+                success: (!fails).then_some(Success {
+                    method: 0,
+                    is_power: !cuts_off,
+                }),
             },
         );
     }
 
     /// Whether an agent lies about a victim: of one that holds something others would be given it.
-    fn lies_about(&mut self, victim: u32) -> bool {
+    fn lies_about(&mut self, node: u32, victim: u32) -> bool {
+        let percent = self.plan.agent_lies_percent;
+        self.is_idle(node, victim) && self.random.percent(percent)
+    }
+
+    /// Whether an agent cuts a victim off from storage and leaves it its power.
+    fn cuts_off(&mut self, node: u32, victim: u32) -> bool {
+        let percent = self.plan.cut_off_percent;
+        self.is_idle(node, victim) && self.random.percent(percent)
+    }
+
+    /// Whether a machine has power and holds nothing, nor will in the life that failed, while
+    /// things go wrong.
+    fn is_idle(&mut self, node: u32, victim: u32) -> bool {
+        let machine = self.machine(node);
+        let fenced = machine.fenced.as_ref();
+        let failed = fenced.and_then(|fenced| {
+            let mut victims = fenced.domain.victims();
+            victims.find(|(other, _)| other.0 == victim)?.1.incarnation
+        });
+        let member = machine
+            .cmand
+            .as_ref()
+            .and_then(|cmand| cmand.life_of(victim));
+        if member.is_some() && member == failed {
+            return false;
+        }
         let holds = self.truth.of_node(victim).next().is_some();
         let machine = self.machine(victim);
         let is_idle = machine.up && machine.kernel.space.is_none() && machine.mount == Mount::Out;
-        let percent = self.plan.agent_lies_percent;
-        !self.healed && is_idle && !holds && self.random.percent(percent)
+        !self.healed && is_idle && !holds
     }
 
     /// An agent resets a machine, whatever that does by then.
@@ -382,16 +467,12 @@ impl World {
         process: u64,
         victim: u32,
         run: u64,
-        success: bool,
+        success: Option<Success>,
     ) -> Result<(), Violation> {
         if self.running(node, Who::Fenced) != Some((Who::Fenced, process)) {
             return Ok(());
         }
         let at = self.now_ms / 1_000;
-        let success = success.then_some(Success {
-            method: 0,
-            is_power: true,
-        });
         self.domain(node, |domain, now, fx| {
             domain.handle_agent(now, NodeId(victim), run, success, at, fx);
         })

@@ -28,6 +28,8 @@ pub(super) struct Cmand {
     owners: BTreeMap<String, Process>,
     /// Who hears of boots that were fenced and are heard.
     watcher: Option<Process>,
+    /// Whom it was told to keep out, and when.
+    kept_out: Vec<(NodeId, Option<BootId>, u64)>,
     view: Option<cmand_core::View>,
     quorate: Option<bool>,
     pub(super) expelled: bool,
@@ -39,6 +41,12 @@ impl Cmand {
     /// Whether this node may act for the cluster.
     pub(super) fn is_quorate(&self) -> bool {
         self.quorate == Some(true) && !self.expelled
+    }
+
+    /// Which life of a node is in the view.
+    pub(super) fn life_of(&self, node: u32) -> Option<Incarnation> {
+        let member = self.view.as_ref()?.member(NodeId(node))?;
+        Some(member.incarnation)
     }
 }
 
@@ -116,6 +124,7 @@ impl World {
             subscribers: Vec::new(),
             owners: BTreeMap::new(),
             watcher: None,
+            kept_out: Vec::new(),
             view: None,
             quorate: None,
             expelled: false,
@@ -196,6 +205,7 @@ impl World {
                     cmand.incarnation
                 });
                 self.views.told(node, life, &view)?;
+                self.check_kept_out(&view)?;
                 self.tell_subscribers(node, &News::View(view));
             }
             Effect::Quorum { quorate, reason } => {
@@ -289,6 +299,54 @@ impl World {
         Ok(())
     }
 
+    fn keep_out(&mut self, node: u32, nodes: &[(NodeId, Option<BootId>)]) -> Result<(), Violation> {
+        trace!(self, "node {node} keeps out {nodes:?}");
+        let now_ms = self.now_ms;
+        if let Some(cmand) = &mut self.machine(node).cmand {
+            let before = std::mem::take(&mut cmand.kept_out);
+            let since = |known: &NodeId, boot: &Option<BootId>| {
+                let mut before = before.iter();
+                let same = before.find(|(other, same, _)| (other, same) == (known, boot));
+                same.map_or(now_ms, |(_, _, since)| *since)
+            };
+            let kept = nodes
+                .iter()
+                .map(|(node, boot)| (*node, *boot, since(node, boot)));
+            cmand.kept_out = kept.collect();
+        }
+        if self.mistake != Some(Mistake::KeptIn) {
+            self.member(node, |core, now, fx| core.keep_out(now, nodes, fx))?;
+        }
+        Ok(())
+    }
+
+    /// No view takes in a life that one of its other members keeps out, and has for longer than a
+    /// view takes to come about.
+    fn check_kept_out(&self, view: &cmand_core::View) -> Result<(), Violation> {
+        let old_ms = self.now_ms.saturating_sub(DETECTION_MS * 5);
+        let joined = view
+            .members
+            .iter()
+            .filter(|member| view.joined.contains(&member.node));
+        for new in joined {
+            for other in view.members.iter().filter(|other| other.node != new.node) {
+                let machine = self.machines.get(&other.node.0);
+                let cmand = machine.and_then(|machine| machine.cmand.as_ref());
+                let cmand = cmand.filter(|cmand| cmand.incarnation == other.incarnation.0);
+                let mut kept = cmand.iter().flat_map(|cmand| &cmand.kept_out);
+                if kept.any(|(node, boot, since)| {
+                    *node == new.node && boot.is_none_or(|boot| boot == new.boot) && *since < old_ms
+                }) {
+                    return broken(format!(
+                        "view {} takes in node {}, which node {} keeps out",
+                        view.number, new.node, other.node
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn tell_subscribers(&mut self, node: u32, news: &News) {
         let Some(cmand) = &self.machine(node).cmand else {
             return;
@@ -351,6 +409,7 @@ impl World {
                 self.member(node, |core, now, _| core.watch_ended(now, &ended))?;
                 return Ok(());
             }
+            Line::Ask(Ask::KeepOut(nodes)) => return self.keep_out(node, &nodes),
             Line::Ask(Ask::Send(group, payload)) => {
                 self.member(node, |core, now, fx| core.send(now, &group, &payload, fx))?
             }

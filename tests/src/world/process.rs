@@ -60,6 +60,8 @@ pub(super) enum Ask {
     Send(String, Vec<u8>),
     /// These boots were fenced.
     WatchEnded(Vec<(cmand_core::NodeId, cmand_core::BootId)>),
+    /// These nodes are kept out.
+    KeepOut(Vec<(cmand_core::NodeId, Option<cmand_core::BootId>)>),
 }
 
 /// What cmand tells its clients.

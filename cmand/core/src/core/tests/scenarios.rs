@@ -830,20 +830,26 @@ fn neither_another_boot_nor_a_recording_nor_an_early_answer_accuses() {
     cluster.record = true;
     cluster.run(1000);
     cluster.record = false;
-    // Its last answers are on the way when it is switched off.
-    cluster.faults.delay_ms_max = 60;
-    cluster.run(500);
+    let recorded = cluster.recorded.clone();
     cluster.crash(NodeId(3));
     fenced(&mut cluster, 3);
-    let recorded = cluster.recorded.clone();
-    cluster.run(500);
     for _ in 0..20 {
         for (from, to, bytes) in &recorded {
             cluster.inject(*from, *to, bytes.clone());
         }
         cluster.run(200);
     }
-    assert_eq!(cluster.history.returned, []);
+    assert_eq!(cluster.history.returned, [], "recordings");
+    // Its last answers are on the way when it is switched off.
+    for ms in (0..DETECTION_MS / 4).step_by(10) {
+        let mut cluster = whole(3);
+        cluster.faults.delay_ms_max = 60;
+        cluster.run(500 + ms);
+        cluster.crash(NodeId(3));
+        fenced(&mut cluster, 3);
+        cluster.run(1000);
+        assert_eq!(cluster.history.returned, [], "after {ms} ms");
+    }
 }
 
 /// These nodes are told to keep n3 out, in this boot or in any.

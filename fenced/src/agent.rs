@@ -12,6 +12,7 @@ use std::time::SystemTime;
 use cluster_rt::client::CallError;
 use cluster_rt::client::ServerFrame;
 use cluster_rt::config::Action;
+use cluster_rt::server::ClientId;
 use fence_agent::Device;
 use fence_agent::Metadata;
 use fence_agent::Method;
@@ -47,6 +48,14 @@ pub(crate) enum Report {
         /// Seconds since the epoch.
         at: u64,
         result: Result<(), String>,
+    },
+    /// It was asked whether a victim lives that somebody says has stopped.
+    Looked {
+        node: NodeId,
+        /// Who said so, and the number of the request.
+        asker: (ClientId, u64),
+        /// Or why nobody can tell.
+        lives: Result<bool, String>,
     },
 }
 
@@ -139,6 +148,21 @@ impl Agents {
         self.against = Some((node, run, task.abort_handle()));
     }
 
+    /// Asks whether a victim lives, for somebody who says that it has stopped.
+    pub(crate) fn look(&self, node: NodeId, boot_id: Option<BootId>, asker: (ClientId, u64)) {
+        let witness = Witness {
+            cmand: self.cmand.clone(),
+            node,
+            boot_id,
+        };
+        let sender = self.sender.clone();
+        tokio::spawn(async move {
+            let lives = witness.lives().await;
+            // The daemon is gone when nobody receives this.
+            let _ = sender.send(Report::Looked { node, asker, lives }).await;
+        });
+    }
+
     /// Whether this run is under way.
     pub(crate) fn is_against(&self, node: NodeId, run: u64) -> bool {
         let against = self.against.as_ref();
@@ -218,6 +242,21 @@ impl Witness {
     /// # Errors
     /// It lives, or nobody can tell.
     async fn has_stopped(&self) -> Result<(), String> {
+        if self.lives().await? {
+            return Err(
+                "the agent says that it is done, and the node still answers heartbeats; is the \
+                 plug the node's?"
+                    .to_owned(),
+            );
+        }
+        Ok(())
+    }
+
+    /// Whether the victim answers a heartbeat sent after this question.
+    ///
+    /// # Errors
+    /// Nobody can tell.
+    async fn lives(&self) -> Result<bool, String> {
         let (node, boot_id) = (self.node, self.boot_id);
         let ask = async {
             let mut cmand = cmand_client::connect(&self.cmand).await?;
@@ -230,12 +269,7 @@ impl Witness {
             }
         };
         match tokio::time::timeout(WITNESS_LIMIT, ask).await {
-            Ok(Ok(Ok(cmand_client::Reply::Alive(false)))) => Ok(()),
-            Ok(Ok(Ok(cmand_client::Reply::Alive(true)))) => Err(
-                "the agent says that it is done, and the node still answers heartbeats; is the \
-                 plug the node's?"
-                    .to_owned(),
-            ),
+            Ok(Ok(Ok(cmand_client::Reply::Alive(alive)))) => Ok(alive),
             Ok(Ok(Ok(_))) => Err("cmand answered something else; is it of another version?".into()),
             Ok(Ok(Err(refusal))) => {
                 Err(format!("cmand does not say whether it stopped: {refusal}"))
@@ -442,7 +476,9 @@ mod tests {
                     assert_eq!((node, run, result), (NodeId(3), 2, Ok(done("m", 0))));
                     break;
                 }
-                Report::Device { .. } => panic!("no device is watched"),
+                Report::Device { .. } | Report::Looked { .. } => {
+                    panic!("no device is watched, and nobody asks")
+                }
             }
         }
     }

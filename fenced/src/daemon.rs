@@ -448,7 +448,50 @@ impl Daemon {
                 self.handle_device(device, at, result);
                 Ok(())
             }
+            Report::Looked { node, asker, lives } => self.acknowledge(node, asker, &lives).await,
         }
+    }
+
+    /// An operator says that a victim has stopped, and cmand whether it was heard.
+    async fn acknowledge(
+        &mut self,
+        node: NodeId,
+        (client, id): (ClientId, u64),
+        lives: &Result<bool, String>,
+    ) -> Result<(), DaemonError> {
+        let stopped = report::victim(node, &self.domain)
+            .and_then(|node| report::stopped(node, self.name(node), lives));
+        match stopped {
+            Ok(node) => {
+                let message = self.acknowledgement(node);
+                self.send_for(client, id, &message).await
+            }
+            Err(refusal) => {
+                self.server.reply(client, id, Err::<Reply, _>(refusal));
+                Ok(())
+            }
+        }
+    }
+
+    fn acknowledgement(&self, node: NodeId) -> Message {
+        let at = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        Message::Acknowledge {
+            node,
+            at: at.map_or(0, |since| since.as_secs()),
+            request: self.next_request,
+        }
+    }
+
+    /// Says something to the domain that a client waits for.
+    async fn send_for(
+        &mut self,
+        client: ClientId,
+        id: u64,
+        message: &Message,
+    ) -> Result<(), DaemonError> {
+        self.waiting.insert(self.next_request, (client, id));
+        self.next_request += 1;
+        self.send(message).await
     }
 
     /// A watched device answered, or did not. Only what is new is worth a line and an event.
@@ -663,23 +706,26 @@ impl Daemon {
                 report::cut_off(node, &self.domain).map(|node| Message::Unfence { node, request })
             }
             Request::Acknowledge { node, alive } => {
-                let request = self.next_request;
-                let at = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-                let at = at.map_or(0, |since| since.as_secs());
-                report::victim(node, &self.domain)
-                    .and_then(|node| {
-                        let name = self.name(node);
-                        report::silent(node, name, alive.as_deref(), &self.domain)
-                    })
-                    .map(|node| Message::Acknowledge { node, at, request })
+                let victim = report::victim(node, &self.domain);
+                if alive.as_deref() == Some(self.name(node)) {
+                    // He knows what he does.
+                    victim.map(|node| self.acknowledgement(node))
+                } else {
+                    let silent =
+                        victim.and_then(|node| report::silent(node, self.name(node), &self.domain));
+                    if let Ok(node) = silent {
+                        let mut victims = self.domain.victims();
+                        let victim = victims.find(|(victim, _)| *victim == node);
+                        let boot_id = victim.and_then(|(_, victim)| victim.boot_id);
+                        self.agents.look(node, boot_id, (client, id));
+                        return Ok(());
+                    }
+                    silent.map(|node| self.acknowledgement(node))
+                }
             }
         };
         match message {
-            Ok(message) => {
-                self.waiting.insert(self.next_request, (client, id));
-                self.next_request += 1;
-                self.send(&message).await
-            }
+            Ok(message) => self.send_for(client, id, &message).await,
             Err(refusal) => {
                 self.server.reply(client, id, Err::<Reply, _>(refusal));
                 Ok(())

@@ -130,14 +130,9 @@ pub(crate) fn victim(node: NodeId, domain: &Domain) -> Result<NodeId, Refusal> {
     Err(Refusal::new(RefusalKind::NotFound, message))
 }
 
-/// The node, if it is no member, or the operator said its name all the same.
-pub(crate) fn silent(
-    node: NodeId,
-    name: &str,
-    alive: Option<&str>,
-    domain: &Domain,
-) -> Result<NodeId, Refusal> {
-    if alive == Some(name) || domain.cluster_members().all(|member| member != node) {
+/// The node, if it is no member.
+pub(crate) fn silent(node: NodeId, name: &str, domain: &Domain) -> Result<NodeId, Refusal> {
+    if domain.cluster_members().all(|member| member != node) {
         return Ok(node);
     }
     let message = format!(
@@ -145,4 +140,27 @@ pub(crate) fn silent(
          others while it writes; reset it, or have it fenced"
     );
     Err(Refusal::new(RefusalKind::Busy, message))
+}
+
+/// The node, if it does not answer heartbeats: whatever the operator has seen, a node that runs must
+/// not be taken for one that was switched off.
+pub(crate) fn stopped(
+    node: NodeId,
+    name: &str,
+    lives: &Result<bool, String>,
+) -> Result<NodeId, Refusal> {
+    match lives {
+        Ok(false) => Ok(node),
+        Ok(true) => {
+            let message = format!(
+                "node {node} ({name}) answers heartbeats and runs: what it holds would be given to \
+                 others while it writes; reset it, or have it fenced"
+            );
+            Err(Refusal::new(RefusalKind::Busy, message))
+        }
+        Err(why) => {
+            let message = format!("{why}; whether node {node} ({name}) runs is not known");
+            Err(Refusal::new(RefusalKind::Busy, message))
+        }
+    }
 }

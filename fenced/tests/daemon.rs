@@ -408,6 +408,39 @@ async fn a_victim_that_runs_is_acknowledged_only_by_its_name() {
 }
 
 #[tokio::test]
+async fn a_victim_in_no_view_that_answers_heartbeats_is_acknowledged_only_by_its_name() {
+    let dir = place("heard");
+    std::fs::write(dir.join("agent.exit"), "1").unwrap();
+    let mut cmand = Cmand::bind(&dir);
+    let _daemon = fenced(&dir, "n1");
+    cmand.admit().await;
+    let mut client = subscribe(&dir).await;
+    cmand.say(view(2, &[1, 3], &[2]));
+    until(&mut client, &state(2, &[2])).await;
+    let acknowledge = |alive: Option<&str>| fenced_client::Request::Acknowledge {
+        node: NodeId(2),
+        alive: alive.map(str::to_owned),
+    };
+    cmand.lives = 2;
+    for alive in [None, Some("n3")] {
+        client.0.send(&acknowledge(alive)).await.unwrap();
+        let refusal = tokio::select! {
+            refusal = refused(&mut client) => refusal,
+            (_, request) = cmand.request() => panic!("{request:?}"),
+        };
+        assert!(
+            refusal.contains("(n2) answers heartbeats and runs"),
+            "{refusal}"
+        );
+    }
+    assert_eq!(cmand.lives, 0, "it was asked each time");
+    client.0.send(&acknowledge(None)).await.unwrap();
+    let message = cmand.relay().await;
+    assert!(message.contains("acknowledge"), "{message}");
+    until(&mut client, &state(2, &[])).await;
+}
+
+#[tokio::test]
 async fn a_client_that_must_not_end_takes_its_node_with_it() {
     let dir = place("needed");
     let mut cmand = Cmand::bind(&dir);

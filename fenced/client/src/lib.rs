@@ -11,12 +11,12 @@ use std::time::Duration;
 
 use cluster_rt::client;
 use cluster_rt::client::CALL_TIMEOUT;
-use cluster_rt::client::CallError;
 use cmand_client::BootId;
 use cmand_client::NodeId;
 use serde::Deserialize;
 use serde::Serialize;
 
+pub use cluster_rt::client::CallError;
 pub use cluster_rt::client::Refusal;
 pub use cluster_rt::client::RefusalKind;
 

@@ -16,6 +16,8 @@ use anyhow::bail;
 use clap::Parser;
 use clap::Subcommand;
 use cmand_client::NodeId;
+use fenced_client::CallError;
+use fenced_client::RefusalKind;
 use fenced_client::Reply;
 use fenced_client::Request;
 use fenced_client::Status;
@@ -110,24 +112,44 @@ fn run(options: &Options) -> anyhow::Result<()> {
             let Some(victim) = nodes.find(|other| other.node.0 == node && other.victim) else {
                 bail!("node {node} is not a victim; `fence_tool ls -n` shows who is");
             };
-            let alive = if victim.member {
-                // No --yes: whoever writes a script does not know what runs when it is run.
-                Some(named_alive(node, &victim.name)?)
-            } else if yes || confirmed(node)? {
-                None
-            } else {
+            if !victim.member && !yes && !confirmed(node)? {
                 bail!("nothing was done");
+            }
+            let name = &victim.name;
+            let acknowledge = |alive: Option<String>| Request::Acknowledge {
+                node: NodeId(node),
+                alive,
             };
-            let node = NodeId(node);
-            ask(options, &Request::Acknowledge { node, alive })?;
+            let refusal = if victim.member {
+                format!("node {node} ({name}) is a member of the cluster at this moment: it runs")
+            } else {
+                match fenced_client::call_within(
+                    &options.socket,
+                    limit(options),
+                    &acknowledge(None),
+                ) {
+                    Ok(_) => return Ok(()),
+                    Err(CallError::Refused(refusal)) if refusal.kind == RefusalKind::Busy => {
+                        refusal.message
+                    }
+                    Err(error) => return Err(error.into()),
+                }
+            };
+            // No --yes: whoever writes a script does not know what runs when it is run.
+            let alive = named_alive(&refusal, name)?;
+            ask(options, &acknowledge(Some(alive)))?;
         }
     }
     Ok(())
 }
 
 fn ask(options: &Options, request: &Request) -> anyhow::Result<Reply> {
-    let limit = Duration::from_secs(options.timeout);
-    Ok(fenced_client::call_within(&options.socket, limit, request)?)
+    let reply = fenced_client::call_within(&options.socket, limit(options), request)?;
+    Ok(reply)
+}
+
+fn limit(options: &Options) -> Duration {
+    Duration::from_secs(options.timeout)
 }
 
 fn status(options: &Options) -> anyhow::Result<Status> {
@@ -137,12 +159,12 @@ fn status(options: &Options) -> anyhow::Result<Status> {
     }
 }
 
-/// Asks the operator to type the name of a node that runs.
-fn named_alive(node: u32, name: &str) -> anyhow::Result<String> {
+/// Asks the operator to type the name of a node that runs, as `why` says.
+fn named_alive(why: &str, name: &str) -> anyhow::Result<String> {
     eprint!(
-        "Node {node} ({name}) is a member of the cluster at this moment: IT RUNS.\n\
-         What it holds will be given to others while it goes on writing. Every file system and\n\
-         every volume that it shares with them will be destroyed. Reset it instead.\n\
+        "NOT DONE: {why}.\n\
+         If it runs, what it holds will be given to others while it goes on writing. Every file\n\
+         system and every volume that it shares with them will be destroyed. Reset it instead.\n\
          To do it all the same, type the name of the node: "
     );
     let mut line = String::new();

@@ -142,8 +142,8 @@ pub(crate) fn silent(node: NodeId, name: &str, domain: &Domain) -> Result<NodeId
     Err(Refusal::new(RefusalKind::Busy, message))
 }
 
-/// The node, if it does not answer heartbeats: whatever the operator has seen, a node that runs must
-/// not be taken for one that was switched off.
+/// The node, if it does not answer heartbeats: whatever the operator has seen, a node that runs
+/// must not be taken for one that was switched off.
 pub(crate) fn stopped(
     node: NodeId,
     name: &str,

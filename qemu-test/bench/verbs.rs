@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! The verbs by name; each family has a file, those about lockspaces and the clock are here.
 
-use kernel::prelude::*;
-
 use crate::command::{
     Bad,
     Line, //

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 //! `fence_tool ack` of a victim that is in no view and answers heartbeats all the same.
 
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
 use std::io::Write;
 use std::path::Path;
 use std::process::Output;
@@ -62,7 +64,11 @@ async fn ack(socket: &Path, said: &str) -> (Output, Vec<Option<String>>) {
                 let runs = || Refusal::new(RefusalKind::Busy, "node 2 (n2) runs".to_owned());
                 alive.map(|_| Reply::Done).ok_or_else(runs)
             }
-            other => panic!("{other:?}"),
+            other @ (Request::Dump
+            | Request::Subscribe { .. }
+            | Request::Fence { .. }
+            | Request::FenceWhenGone { .. }
+            | Request::Unfence { .. }) => panic!("{other:?}"),
         };
         fenced.reply(client, id, reply);
     }

@@ -75,15 +75,16 @@ fn a_seed_decides_everything() {
 
 #[test]
 fn runs_are_worth_their_time() {
+    // So many that what a seed begins with does not decide it.
     let mut total = sim::Summary::default();
-    for seed in 1..=20 {
+    for seed in 1..=60 {
         if let Ok(summary) = run(seed, None, false) {
             total = total.plus(&summary);
         }
     }
-    assert!(total.grants > 5_000, "{total:?}");
-    assert!(total.reads > 500, "{total:?}");
-    assert!(total.recoveries > 200, "{total:?}");
-    assert!(total.crashes > 20 && total.cuts > 200, "{total:?}");
-    assert!(total.views > 200 && total.kills > 10, "{total:?}");
+    assert!(total.grants > 15_000, "{total:?}");
+    assert!(total.reads > 1_500, "{total:?}");
+    assert!(total.recoveries > 600, "{total:?}");
+    assert!(total.crashes > 60 && total.cuts > 500, "{total:?}");
+    assert!(total.views > 600 && total.kills > 30, "{total:?}");
 }

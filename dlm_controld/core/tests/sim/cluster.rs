@@ -704,8 +704,15 @@ impl Cluster {
         };
         let mut fx = Vec::new();
         if killed {
+            let waited = node.kernel.kill_task(name);
+            if waited != Pending::None {
+                // The module lets go of all locks before the task ends. Should the daemon die before
+                // the others hear of a leave, there is nothing that its node would have to be
+                // fenced for: the next daemon there finds nothing.
+                self.checker.left(node.id, name);
+            }
             // A leave was asked for already; nobody will wait for its answer.
-            if node.kernel.kill_task(name) == Pending::Join {
+            if waited == Pending::Join {
                 daemon.core.handle_leave(now, name, false, &mut fx);
             }
         } else if release && node.kernel.release(name) {

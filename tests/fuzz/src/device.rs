@@ -30,7 +30,7 @@ fn check(data: &[u8], request: &Request<'_>) {
             assert!(is_inside(name) || name.is_empty(), "a name from elsewhere");
             let _ = Mode::from_raw(i32::from(params.mode));
             assert!(
-                !crate::is_planted() || name.len() < 60,
+                !crate::is_planted() || name.len() < 44,
                 "planted: a long name"
             );
         }

@@ -23,8 +23,8 @@ pub(crate) const RUNS: u64 = 50_000;
 /// The same with `--long`.
 pub(crate) const RUNS_LONG: u64 = 1_000_000;
 
-/// Inputs in which a planted mistake must be found. Each is in a tenth of it; readers that hash with
-/// chance make runs differ.
+/// Inputs in which a planted mistake must be found. Each is in a tenth of it; readers that hash
+/// with chance make runs differ.
 const RUNS_PLANTED: u64 = 500_000;
 
 /// Where the targets are built, apart from everything else: their flags are their own.

@@ -706,9 +706,9 @@ impl Cluster {
         if killed {
             let waited = node.kernel.kill_task(name);
             if waited != Pending::None {
-                // The module lets go of all locks before the task ends. Should the daemon die before
-                // the others hear of a leave, there is nothing that its node would have to be
-                // fenced for: the next daemon there finds nothing.
+                // The module lets go of all locks before the task ends. Should the daemon die
+                // before the others hear of a leave, there is nothing that its node would have to
+                // be fenced for: the next daemon there finds nothing.
                 self.checker.left(node.id, name);
             }
             // A leave was asked for already; nobody will wait for its answer.
